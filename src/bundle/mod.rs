@@ -1,0 +1,204 @@
+//! The bundle: one file with a model's blocks, its tasks and all that is needed to serve them.
+//!
+//! Bytes become a [`Bundle`] only through [`Bundle::parse`], which checks every rule of
+//! `docs/format.md`; the rest of the program accepts nothing else. A bundle holds the index in
+//! memory of its own, so that a file that changes later can harm block reads (whose checksums
+//! tell) but not the index. This module reads no blocks: that is `storage`.
+
+mod checksum;
+mod fault;
+mod geometry;
+mod meta;
+mod parse;
+mod writer;
+
+pub use checksum::{Subject, checksum};
+pub use fault::{Fault, OpenError};
+pub use geometry::{BlockShape, ShapeError, Tiling};
+pub use meta::{BundleId, InputDigest, LayoutMeta, Meta, Provenance, TaskMeta, TensorMeta};
+pub use writer::{BaseSpec, GridSpec, Tables, WriteError, Writer};
+
+use crate::units::{BlockIndex, TaskIndex};
+use fixedbitset::FixedBitSet;
+use safetensors::Dtype;
+use std::ops::Range;
+
+/// The format version that this program writes, and the only one that it reads.
+pub const FORMAT: u32 = 1;
+/// In a grid: no task keeps a block here.
+pub const ABSENT: u32 = u32::MAX;
+/// Most tasks in a bundle.
+pub const MAX_TASKS: usize = 64;
+/// Most blocks in a bundle; keeps an index under 2 GiB.
+pub const MAX_BLOCKS: u64 = 1 << 28;
+/// Largest block.
+pub const MAX_BLOCK_BYTES: u64 = 16 << 20;
+/// Largest header.
+pub const MAX_HEADER_BYTES: u64 = 64 << 20;
+/// Longest name of a task or a model.
+pub const MAX_NAME_LEN: usize = 64;
+
+const _: () = assert!(MAX_BLOCKS < ABSENT as u64, "every index must differ from ABSENT");
+
+/// A verified index of a bundle.
+#[derive(Debug)]
+pub struct Bundle {
+    meta: Meta,
+    checksums: Vec<u64>,
+    tasks: Vec<FixedBitSet>,
+    tensors: Vec<PrunedTensor>,
+    base: Base,
+    blocks_offset: u64,
+}
+
+/// A tensor that is cut into blocks.
+#[derive(Debug)]
+pub struct PrunedTensor {
+    name: String,
+    tiling: Tiling,
+    grid: Vec<u32>,
+    /// By task: the grid that overrides `grid` where it is not [`ABSENT`].
+    own: Vec<(TaskIndex, Vec<u32>)>,
+}
+
+/// The tensors that every task needs as they are, contiguous in the file.
+#[derive(Debug)]
+pub struct Base {
+    /// Where the region lies in the file; empty if there are no such tensors.
+    pub region: Range<u64>,
+    /// The tensors in the order of the file.
+    pub tensors: Vec<BaseTensor>,
+}
+
+/// A tensor of the base.
+#[derive(Debug)]
+pub struct BaseTensor {
+    /// The tensor's name in the model.
+    pub name: String,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Where its bytes lie, relative to the start of the base region.
+    pub range: Range<u64>,
+    /// Checksum of its bytes.
+    pub checksum: u64,
+}
+
+impl Bundle {
+    /// The identity of inputs and settings.
+    pub fn id(&self) -> BundleId {
+        self.meta.bundle_id
+    }
+
+    /// The model's name.
+    pub fn model(&self) -> &str {
+        &self.meta.model
+    }
+
+    /// The shape and element type of a block.
+    pub fn block(&self) -> BlockShape {
+        self.meta.block
+    }
+
+    /// Number of blocks.
+    pub fn len(&self) -> usize {
+        self.checksums.len()
+    }
+
+    /// Whether there is no block; never so for a bundle that was parsed.
+    pub fn is_empty(&self) -> bool {
+        self.checksums.is_empty()
+    }
+
+    /// All that the file says of itself.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The base tensors.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// The tensors that are cut into blocks.
+    pub fn tensors(&self) -> &[PrunedTensor] {
+        &self.tensors
+    }
+
+    /// The tasks, in the order of their indices.
+    pub fn task_indices(&self) -> impl Iterator<Item = TaskIndex> + use<> {
+        (0..u32::try_from(self.tasks.len()).unwrap_or(u32::MAX)).map(TaskIndex)
+    }
+
+    /// The task of this name.
+    pub fn find_task(&self, name: &str) -> Option<TaskIndex> {
+        self.task_indices().find(|&task| self.task(task).name == name)
+    }
+
+    /// What is said of a task.
+    pub fn task(&self, task: TaskIndex) -> &TaskMeta {
+        &self.meta.tasks[task.index()]
+    }
+
+    /// The set of a task's blocks.
+    pub fn task_blocks(&self, task: TaskIndex) -> &FixedBitSet {
+        &self.tasks[task.index()]
+    }
+
+    /// Where a block lies in the file.
+    pub fn block_offset(&self, block: BlockIndex) -> u64 {
+        self.blocks_offset + u64::from(block.0) * self.block().bytes()
+    }
+
+    /// The checksum that a block must have.
+    pub fn expected_checksum(&self, block: BlockIndex) -> u64 {
+        self.checksums[block.index()]
+    }
+
+    /// Whether these bytes are the block's.
+    pub fn block_matches(&self, block: BlockIndex, bytes: &[u8]) -> bool {
+        checksum(self.id(), Subject::Block(block), bytes) == self.expected_checksum(block)
+    }
+
+    /// Blocks of `to` that are not in `from`.
+    pub fn diff(&self, from: TaskIndex, to: TaskIndex) -> usize {
+        self.task_blocks(to).difference_count(self.task_blocks(from))
+    }
+}
+
+impl PrunedTensor {
+    /// The tensor's name in the model.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How the tensor is cut.
+    pub fn tiling(&self) -> Tiling {
+        self.tiling
+    }
+
+    /// For each place of the grid, row by row, the block that the task has there.
+    pub fn blocks_of<'a>(
+        &'a self,
+        bundle: &'a Bundle,
+        task: TaskIndex,
+    ) -> impl Iterator<Item = Option<BlockIndex>> + 'a {
+        let own = self.own.iter().find(|(owner, _)| *owner == task).map(|(_, grid)| grid);
+        let set = bundle.task_blocks(task);
+        self.grid.iter().enumerate().map(move |(place, &shared)| {
+            let block = match own.map(|grid| grid[place]) {
+                Some(block) if block != ABSENT => block,
+                _ => shared,
+            };
+            (block != ABSENT && set.contains(block as usize)).then_some(BlockIndex(block))
+        })
+    }
+}
+
+/// Whether a name may stand for a model, a task or a session: 1 to 64 letters, digits, `.`, `_`
+/// or `-`. It is safe in a path, a label and a log line.
+pub fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME_LEN).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}

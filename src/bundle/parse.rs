@@ -1,0 +1,440 @@
+//! From bytes to a [`Bundle`]: [`Raw`] is what a file claims, and [`Raw::validate`] is the only
+//! way from there to what the program trusts.
+//!
+//! Reads header and index only. Every size is bounded before anything is allocated from it.
+
+use super::{
+    ABSENT, Base, BaseTensor, Bundle, FORMAT, Fault, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_TASKS, Meta,
+    OpenError, PrunedTensor, Tiling, is_name,
+};
+use crate::units::{BLOCK_ALIGN, TaskIndex};
+use fixedbitset::FixedBitSet;
+use memmap2::Mmap;
+use rustix::fs::OFlags;
+use safetensors::{Dtype, SafeTensors, tensor::Metadata, tensor::TensorInfo};
+use serde::{Deserialize, Deserializer, de};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    fs::File,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+use zerocopy::{FromBytes as _, little_endian as le};
+
+impl Bundle {
+    /// Opens a bundle and checks its header and index. The blocks are not read.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        let file = File::options()
+            .read(true)
+            // A FIFO must not hold us up; regular files ignore the flag.
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(path)
+            .map_err(io)?;
+        Self::from_file(&file, path)
+    }
+
+    /// Like [`open`](Self::open) for a file that is open already; `path` is for messages.
+    pub fn from_file(file: &File, path: &Path) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        if !file.metadata().map_err(io)?.is_file() {
+            return Err(OpenError::NotAFile(path.to_owned()));
+        }
+        let map = map(file).map_err(io)?;
+        Self::parse(&map).map_err(|source| OpenError::Refused { path: path.to_owned(), source })
+    }
+
+    /// Checks the bytes of a whole bundle and takes over its index.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        Raw::read(bytes)?.validate()
+    }
+}
+
+#[expect(unsafe_code, reason = "a file mapping is shared with whoever may write the file")]
+fn map(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the mapping lives until `Bundle::parse` has copied the index; the config refuses
+    // bundles that others may write, and `pack` replaces files instead of changing them. A file
+    // that is nevertheless cut off in that moment stops the program with SIGBUS, as it would any
+    // reader of a mapping; it cannot yield a wrong index, whose digest is checked.
+    unsafe { Mmap::map(file) }
+}
+
+/// What a file claims to hold.
+struct Raw<'a> {
+    /// All bytes before the data.
+    header: &'a [u8],
+    data: &'a [u8],
+    tensors: Metadata,
+    meta: Meta,
+}
+
+impl<'a> Raw<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let len = bytes.len() as u64;
+        let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+            return Err(Fault::Truncated { len, needed: 8 });
+        };
+        let length = u64::from_le_bytes(*length);
+        if length > MAX_HEADER_BYTES {
+            return Err(Fault::HeaderLength(length));
+        }
+        let needed = 8 + length;
+        let Some(json) = usize::try_from(length).ok().and_then(|n| rest.get(..n)) else {
+            return Err(Fault::Truncated { len, needed });
+        };
+        refuse_duplicates(json)?;
+        let (_, tensors) = SafeTensors::read_metadata(bytes)?;
+        let meta = read_meta(&tensors)?;
+        if !needed.is_multiple_of(BLOCK_ALIGN) {
+            return Err(Fault::Misaligned { what: "the data".into(), offset: needed });
+        }
+        let (header, data) = bytes.split_at(8 + json.len());
+        Ok(Self { header, data, tensors, meta })
+    }
+
+    fn validate(self) -> Result<Bundle, Fault> {
+        self.check_meta()?;
+        let names = self.tensors.offset_keys();
+        let index = self.check_order(&names)?;
+        self.check_digest(index)?;
+        let blocks = self.check_blocks()?;
+        let checksums = self.u64s("index/checksum", blocks)?;
+        let base = self.read_base(&names)?;
+        let tasks = self.read_tasks(blocks)?;
+        let tensors = self.read_tensors(&names, blocks, &tasks)?;
+        check_every_block_is_placed(&tensors, blocks)?;
+        let blocks_offset = self.header.len() as u64;
+        Ok(Bundle { meta: self.meta, checksums, tasks, tensors, base, blocks_offset })
+    }
+
+    fn check_meta(&self) -> Result<(), Fault> {
+        let Meta {
+            format: _,
+            model,
+            bundle_id: _,
+            block,
+            tasks,
+            tensors,
+            layout: _,
+            provenance: _,
+        } = &self.meta;
+        block.check()?;
+        if !is_name(model) {
+            return Err(Fault::Name { what: "model", name: model.clone() });
+        }
+        if !(1..=MAX_TASKS).contains(&tasks.len()) {
+            return Err(Fault::tasks(tasks.len()));
+        }
+        let mut seen = HashSet::new();
+        for task in tasks {
+            if !is_name(&task.name) {
+                return Err(Fault::Name { what: "task", name: task.name.clone() });
+            }
+            if !seen.insert(&task.name) {
+                return Err(Fault::Duplicate(format!("tasks/{}", task.name)));
+            }
+            let shares = [Some(task.retained), Some(task.best), task.keep];
+            if !shares.into_iter().flatten().all(|share| (0.0..=1.0).contains(&share)) {
+                return Err(Fault::Task {
+                    task: task.name.clone(),
+                    problem: "has a share beyond 0 to 1",
+                });
+            }
+        }
+        let mut seen = HashSet::new();
+        match tensors.iter().find(|tensor| !seen.insert(&tensor.name)) {
+            Some(twice) => Err(Fault::Duplicate(format!("grid/{}", twice.name))),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that tensors come in the order blocks, base, index, digest, and gives the index's
+    /// range within the data.
+    fn check_order(&self, names: &[String]) -> Result<std::ops::Range<usize>, Fault> {
+        let mut reached = Section::Blocks;
+        let mut index_start = None;
+        for name in names {
+            let info = self.info(name)?;
+            let section = Section::of(name).ok_or_else(|| Fault::Unexpected(name.clone()))?;
+            if section == Section::Padding {
+                continue;
+            }
+            if section < reached
+                || (section == reached && section.is_single() && info.data_offsets.0 > 0)
+            {
+                return Err(Fault::OutOfOrder(name.clone()));
+            }
+            reached = section;
+            if section == Section::Index {
+                index_start.get_or_insert(info.data_offsets.0);
+            }
+        }
+        let digest = self.info("index/digest")?.data_offsets;
+        if digest.1 != self.data.len() {
+            return Err(Fault::OutOfOrder("index/digest".into()));
+        }
+        let start = index_start.ok_or_else(|| Fault::Missing("index/checksum".into()))?;
+        Ok(start..digest.0)
+    }
+
+    fn check_digest(&self, index: std::ops::Range<usize>) -> Result<(), Fault> {
+        let stored = self.bytes("index/digest", Dtype::U8, &[blake3::OUT_LEN])?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.header).update(&self.data[index]);
+        if hasher.finalize().as_bytes() == stored { Ok(()) } else { Err(Fault::Digest) }
+    }
+
+    /// Checks the tensor of blocks and gives their number.
+    fn check_blocks(&self) -> Result<usize, Fault> {
+        let info = self.info("blocks")?;
+        let count = info.shape.first().copied().unwrap_or(0);
+        if !(1..=MAX_BLOCKS).contains(&(count as u64)) {
+            return Err(Fault::blocks(count as u64));
+        }
+        let block = self.meta.block;
+        self.bytes("blocks", block.dtype(), &[count, block.rows(), block.cols()])?;
+        Ok(count)
+    }
+
+    fn read_base(&self, names: &[String]) -> Result<Base, Fault> {
+        let names: Vec<_> = names.iter().filter(|name| name.starts_with("base/")).collect();
+        let checksums = self.u64s("index/base", names.len())?;
+        let mut region = 0..0;
+        let mut tensors = Vec::with_capacity(names.len());
+        for (name, checksum) in names.into_iter().zip(checksums) {
+            let info = self.info(name)?;
+            let [start, end] = [info.data_offsets.0, info.data_offsets.1].map(|n| self.in_file(n));
+            if !start.is_multiple_of(BLOCK_ALIGN) {
+                return Err(Fault::Misaligned { what: format!("tensor `{name}`"), offset: start });
+            }
+            if tensors.is_empty() {
+                region.start = start;
+            }
+            region.end = end;
+            tensors.push(BaseTensor {
+                name: name["base/".len()..].to_owned(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                range: start - region.start..end - region.start,
+                checksum,
+            });
+        }
+        Ok(Base { region, tensors })
+    }
+
+    fn read_tasks(&self, blocks: usize) -> Result<Vec<FixedBitSet>, Fault> {
+        let mut sets = Vec::with_capacity(self.meta.tasks.len());
+        for task in &self.meta.tasks {
+            let wrong = |problem| Fault::Task { task: task.name.clone(), problem };
+            let bytes =
+                self.bytes(&format!("tasks/{}", task.name), Dtype::U8, &[blocks.div_ceil(8)])?;
+            let words = bytes.chunks(size_of::<usize>()).map(|chunk| {
+                let mut word = [0; size_of::<usize>()];
+                word[..chunk.len()].copy_from_slice(chunk);
+                usize::from_le_bytes(word)
+            });
+            let set = FixedBitSet::with_capacity_and_blocks(blocks.next_multiple_of(8), words);
+            if set.ones().next_back().is_some_and(|last| last >= blocks) {
+                return Err(wrong("has bits set past the last block"));
+            }
+            let set = FixedBitSet::with_capacity_and_blocks(blocks, set.as_slice().iter().copied());
+            if set.is_clear() {
+                return Err(wrong("has no blocks"));
+            }
+            if set.count_ones(..) as u64 != task.blocks {
+                return Err(wrong("has another number of blocks than its metadata says"));
+            }
+            sets.push(set);
+        }
+        Ok(sets)
+    }
+
+    fn read_tensors(
+        &self,
+        names: &[String],
+        blocks: usize,
+        tasks: &[FixedBitSet],
+    ) -> Result<Vec<PrunedTensor>, Fault> {
+        let mut owners = self.owners(names)?;
+        let mut tensors = Vec::with_capacity(self.meta.tensors.len());
+        for tensor in &self.meta.tensors {
+            let tiling = Tiling::new(tensor.shape, self.meta.block)
+                .ok_or_else(|| Fault::TensorSize(tensor.name.clone()))?;
+            let grid = self.grid(&format!("grid/{}", tensor.name), tiling, blocks)?;
+            let mut own = Vec::new();
+            for (task, name) in owners.remove(tensor.name.as_str()).unwrap_or_default() {
+                let grid = self.grid(name, tiling, blocks)?;
+                let set = &tasks[task.index()];
+                if let Some(&block) =
+                    grid.iter().find(|&&b| b != ABSENT && !set.contains(b as usize))
+                {
+                    return Err(Fault::OwnBlock { name: name.to_owned(), block });
+                }
+                own.push((task, grid));
+            }
+            tensors.push(PrunedTensor { name: tensor.name.clone(), tiling, grid, own });
+        }
+        let expected = names.iter().filter(|name| name.starts_with("grid/")).count();
+        if expected != tensors.len() {
+            let known: HashSet<_> = tensors.iter().map(|t| format!("grid/{}", t.name)).collect();
+            let stray = names.iter().find(|n| n.starts_with("grid/") && !known.contains(*n));
+            return Err(Fault::Unexpected(stray.cloned().unwrap_or_default()));
+        }
+        match owners.into_values().flatten().next() {
+            Some((_, name)) => Err(Fault::Unexpected(name.to_owned())),
+            None => Ok(tensors),
+        }
+    }
+
+    /// Sorts the overriding grids, named `own/<task>/<tensor>`, by tensor.
+    fn owners<'n>(&self, names: &'n [String]) -> Result<Owners<'n>, Fault> {
+        let mut owners = Owners::new();
+        for name in names {
+            let Some(rest) = name.strip_prefix("own/") else { continue };
+            let unexpected = || Fault::Unexpected(name.clone());
+            let (task, tensor) = rest.split_once('/').ok_or_else(unexpected)?;
+            let position = self.meta.tasks.iter().position(|t| t.name == task);
+            let position = position.and_then(|p| u32::try_from(p).ok()).ok_or_else(unexpected)?;
+            owners.entry(tensor).or_default().push((TaskIndex(position), name.as_str()));
+        }
+        Ok(owners)
+    }
+
+    fn grid(&self, name: &str, tiling: Tiling, blocks: usize) -> Result<Vec<u32>, Fault> {
+        let bytes = self.bytes(name, Dtype::U32, &tiling.grid())?;
+        let grid: Vec<u32> = as_table::<le::U32>(bytes).iter().map(|value| value.get()).collect();
+        match grid.iter().find(|&&block| block != ABSENT && block as usize >= blocks) {
+            Some(&block) => {
+                Err(Fault::BlockIndex { name: name.to_owned(), block, blocks: blocks as u64 })
+            }
+            None => Ok(grid),
+        }
+    }
+
+    fn u64s(&self, name: &str, count: usize) -> Result<Vec<u64>, Fault> {
+        let bytes = self.bytes(name, Dtype::U64, &[count])?;
+        Ok(as_table::<le::U64>(bytes).iter().map(|value| value.get()).collect())
+    }
+
+    /// The bytes of a tensor that must have this type and shape. The safetensors crate has
+    /// checked that its offsets lie within the data and agree with type and shape.
+    fn bytes(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&'a [u8], Fault> {
+        let info = self.info(name)?;
+        if info.dtype != dtype || info.shape != shape {
+            return Err(Fault::TensorShape {
+                name: name.to_owned(),
+                found: format!("{:?} {:?}", info.dtype, info.shape),
+                expected: format!("{dtype:?} {shape:?}"),
+            });
+        }
+        Ok(&self.data[info.data_offsets.0..info.data_offsets.1])
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo, Fault> {
+        self.tensors.info(name).ok_or_else(|| Fault::Missing(name.to_owned()))
+    }
+
+    fn in_file(&self, data_offset: usize) -> u64 {
+        (self.header.len() + data_offset) as u64
+    }
+}
+
+/// The overriding grids of each tensor: whose, and under which name.
+type Owners<'n> = BTreeMap<&'n str, Vec<(TaskIndex, &'n str)>>;
+
+/// The parts of the data, in their order. Padding may stand anywhere.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Section {
+    Blocks,
+    Base,
+    Index,
+    Digest,
+    Padding,
+}
+
+impl Section {
+    fn of(name: &str) -> Option<Self> {
+        let has = |prefix| name.strip_prefix(prefix).is_some_and(|rest: &str| !rest.is_empty());
+        match name {
+            "blocks" => Some(Self::Blocks),
+            "index/checksum" | "index/base" => Some(Self::Index),
+            "index/digest" => Some(Self::Digest),
+            _ if has("base/") => Some(Self::Base),
+            _ if has("grid/") || has("own/") => Some(Self::Index),
+            _ if has("tasks/") => Some(Self::Index),
+            _ if has("pad/") => Some(Self::Padding),
+            _ => None,
+        }
+    }
+
+    fn is_single(self) -> bool {
+        matches!(self, Self::Blocks | Self::Digest)
+    }
+}
+
+fn as_table<
+    T: zerocopy::FromBytes + zerocopy::Immutable + zerocopy::KnownLayout + zerocopy::Unaligned,
+>(
+    bytes: &[u8],
+) -> &[T] {
+    // The length is a multiple of the element's, as type and shape were checked.
+    <[T]>::ref_from_bytes(bytes).unwrap_or_default()
+}
+
+fn read_meta(tensors: &Metadata) -> Result<Meta, Fault> {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u64,
+    }
+    let json = tensors.metadata().as_ref().and_then(|entries| entries.get("synchromesh"));
+    let json = json.ok_or(Fault::NotABundle)?;
+    let Version { format } = serde_json::from_str(json).map_err(Fault::Metadata)?;
+    if format != u64::from(FORMAT) {
+        return Err(Fault::Version(format));
+    }
+    serde_json::from_str(json).map_err(Fault::Metadata)
+}
+
+fn check_every_block_is_placed(tensors: &[PrunedTensor], blocks: usize) -> Result<(), Fault> {
+    let mut placed = FixedBitSet::with_capacity(blocks);
+    for tensor in tensors {
+        let grids = std::iter::once(&tensor.grid).chain(tensor.own.iter().map(|(_, grid)| grid));
+        for &block in grids.flatten().filter(|&&block| block != ABSENT) {
+            placed.insert(block as usize);
+        }
+    }
+    match placed.zeroes().next() {
+        Some(orphan) => Err(Fault::Orphan(orphan)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a JSON object that has a key twice: serde's maps would keep the last silently, and two
+/// readers could see two different files.
+fn refuse_duplicates(json: &[u8]) -> Result<(), Fault> {
+    struct Keys(HashSet<String>, Option<String>);
+
+    impl<'de> de::Visitor<'de> for &mut Keys {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(key) = map.next_key::<String>()? {
+                map.next_value::<de::IgnoredAny>()?;
+                if let Some(twice) = self.0.replace(key) {
+                    self.1.get_or_insert(twice);
+                }
+            }
+            Ok(())
+        }
+    }
+
+    let mut keys = Keys(HashSet::new(), None);
+    // Errors of syntax are left to the safetensors crate, which reads the same bytes next.
+    let _ = serde_json::Deserializer::from_slice(json).deserialize_map(&mut keys);
+    keys.1.map_or(Ok(()), |twice| Err(Fault::Duplicate(twice)))
+}

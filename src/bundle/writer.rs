@@ -1,0 +1,297 @@
+//! Writes a bundle: sizes are fixed first, then blocks and base tensors arrive in any order, then
+//! the tables; the file appears under its name only when it is complete and synced.
+//!
+//! The same calls give the same bytes.
+
+use super::{
+    BlockShape, Bundle, Fault, MAX_BLOCKS, MAX_HEADER_BYTES, Meta, ShapeError, Subject, checksum,
+};
+use crate::{
+    durable::AtomicFile,
+    units::{BLOCK_ALIGN, BlockIndex, TaskIndex, align_up},
+};
+use fixedbitset::FixedBitSet;
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
+use std::{collections::HashMap, io, os::unix::fs::FileExt as _, path::Path};
+use thiserror::Error;
+
+/// A base tensor to come.
+#[derive(Clone, Debug)]
+pub struct BaseSpec {
+    /// The tensor's name in the model.
+    pub name: String,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// An overriding grid to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GridSpec {
+    /// The tensor, by its position in the metadata.
+    pub tensor: usize,
+    /// The task that has values of its own.
+    pub task: TaskIndex,
+}
+
+/// The tables that make sense of the blocks.
+#[derive(Debug)]
+pub struct Tables {
+    /// The grid of each tensor, in the order of the metadata.
+    pub grids: Vec<Vec<u32>>,
+    /// The overriding grids, in the order that was announced.
+    pub own: Vec<Vec<u32>>,
+    /// Each task's set of blocks, in the order of the metadata.
+    pub tasks: Vec<FixedBitSet>,
+}
+
+/// Why a bundle could not be written.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// Writing, syncing or renaming failed; the target is as it was.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The content does not fit the format.
+    #[error("the bundle would exceed a limit: {0}")]
+    Limit(Fault),
+    /// The block shape is not allowed.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// What was written does not read back as a valid bundle.
+    #[error("what was written is not a valid bundle: {0}")]
+    Invalid(Fault),
+}
+
+/// Where a tensor's bytes lie in the file.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    offset: u64,
+    bytes: u64,
+}
+
+/// A bundle under construction.
+#[derive(Debug)]
+pub struct Writer {
+    file: AtomicFile,
+    meta: Meta,
+    header: Vec<u8>,
+    base: Vec<Place>,
+    index_offset: u64,
+    checksums: Vec<u64>,
+    base_checksums: Vec<u64>,
+    written: FixedBitSet,
+}
+
+impl Writer {
+    /// Fixes the sizes and writes the header.
+    pub fn create(
+        target: &Path,
+        meta: Meta,
+        blocks: u32,
+        base: &[BaseSpec],
+        own: &[GridSpec],
+    ) -> Result<Self, WriteError> {
+        meta.block.check()?;
+        if !(1..=MAX_BLOCKS).contains(&u64::from(blocks)) {
+            return Err(WriteError::Limit(Fault::blocks(u64::from(blocks))));
+        }
+        let mut layout = Layout::default();
+        layout.blocks(meta.block, blocks)?;
+        let base = base.iter().map(|spec| layout.base(spec)).collect::<Result<Vec<_>, _>>()?;
+        let index_offset = layout.index(&meta, blocks, base.len(), own)?;
+        let header = layout.header(&meta)?;
+        let shift = header.len() as u64;
+        let file = AtomicFile::create(target)?;
+        file.file().write_all_at(&header, 0)?;
+        let base: Vec<_> =
+            base.into_iter().map(|at| Place { offset: at.offset + shift, ..at }).collect();
+        Ok(Self {
+            checksums: vec![0; blocks as usize],
+            base_checksums: vec![0; base.len()],
+            written: FixedBitSet::with_capacity(blocks as usize + base.len()),
+            index_offset: index_offset + shift,
+            file,
+            meta,
+            header,
+            base,
+        })
+    }
+
+    /// Writes a block.
+    ///
+    /// # Panics
+    /// If the index or the length is not what was announced.
+    pub fn block(&mut self, index: BlockIndex, bytes: &[u8]) -> Result<(), WriteError> {
+        assert_eq!(bytes.len(), self.meta.block.len(), "a block has the announced size");
+        let offset = self.header.len() as u64 + u64::from(index.0) * self.meta.block.bytes();
+        self.file.file().write_all_at(bytes, offset)?;
+        self.checksums[index.index()] = checksum(self.meta.bundle_id, Subject::Block(index), bytes);
+        self.written.insert(index.index());
+        Ok(())
+    }
+
+    /// Writes a base tensor.
+    ///
+    /// # Panics
+    /// If the position or the length is not what was announced.
+    pub fn base(&mut self, position: u32, bytes: &[u8]) -> Result<(), WriteError> {
+        let at = position as usize;
+        let place = self.base[at];
+        assert_eq!(bytes.len() as u64, place.bytes, "a tensor has the announced size");
+        self.file.file().write_all_at(bytes, place.offset)?;
+        self.base_checksums[at] = checksum(self.meta.bundle_id, Subject::Base(position), bytes);
+        self.written.insert(self.checksums.len() + at);
+        Ok(())
+    }
+
+    /// Writes the tables, reads the index back as any reader would, and commits the file.
+    ///
+    /// # Panics
+    /// If a block or a base tensor was not written.
+    pub fn finish(self, tables: &Tables) -> Result<Bundle, WriteError> {
+        assert!(self.written.is_full(), "every block and every base tensor is written");
+        let mut index = Vec::new();
+        extend_u64(&mut index, &self.checksums);
+        extend_u64(&mut index, &self.base_checksums);
+        for grid in tables.grids.iter().chain(&tables.own) {
+            index.extend(grid.iter().flat_map(|block| block.to_le_bytes()));
+        }
+        for set in &tables.tasks {
+            let bytes = set.as_slice().iter().flat_map(|word| word.to_le_bytes());
+            index.extend(bytes.take(self.checksums.len().div_ceil(8)));
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.header).update(&index);
+        index.extend_from_slice(hasher.finalize().as_bytes());
+        self.file.file().write_all_at(&index, self.index_offset)?;
+        let bundle = Bundle::from_file(self.file.file(), self.file.path());
+        let bundle = bundle.map_err(|error| match error {
+            super::OpenError::Refused { source, .. } => WriteError::Invalid(source),
+            other => WriteError::Io(io::Error::other(other)),
+        })?;
+        self.file.commit()?;
+        Ok(bundle)
+    }
+}
+
+fn extend_u64(index: &mut Vec<u8>, values: &[u64]) {
+    index.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+}
+
+/// Lays tensors out one after another, relative to the start of the data.
+#[derive(Default)]
+struct Layout {
+    end: u64,
+    paddings: u32,
+    tensors: Vec<(String, TensorInfo)>,
+}
+
+impl Layout {
+    fn blocks(&mut self, block: BlockShape, count: u32) -> Result<(), WriteError> {
+        let shape = vec![count as usize, block.rows(), block.cols()];
+        self.push("blocks".into(), block.dtype(), shape, u64::from(count) * block.bytes())?;
+        Ok(())
+    }
+
+    fn base(&mut self, spec: &BaseSpec) -> Result<Place, WriteError> {
+        self.pad()?;
+        self.push(format!("base/{}", spec.name), spec.dtype, spec.shape.clone(), spec.bytes)
+    }
+
+    /// Lays out the index and gives its start.
+    fn index(
+        &mut self,
+        meta: &Meta,
+        blocks: u32,
+        base: usize,
+        own: &[GridSpec],
+    ) -> Result<u64, WriteError> {
+        self.pad()?;
+        let start = self.end;
+        self.push_table("index/checksum".into(), Dtype::U64, vec![blocks as usize])?;
+        self.push_table("index/base".into(), Dtype::U64, vec![base])?;
+        let overflow = |name: &str| WriteError::Limit(Fault::TensorSize(name.to_owned()));
+        let mut grids = Vec::with_capacity(meta.tensors.len());
+        for tensor in &meta.tensors {
+            let tiling = super::Tiling::new(tensor.shape, meta.block);
+            let grid = tiling.ok_or_else(|| overflow(&tensor.name))?.grid().to_vec();
+            self.push_table(format!("grid/{}", tensor.name), Dtype::U32, grid.clone())?;
+            grids.push(grid);
+        }
+        for spec in own {
+            let task = &meta.tasks[spec.task.index()].name;
+            let tensor = &meta.tensors[spec.tensor].name;
+            let grid = grids[spec.tensor].clone();
+            self.push_table(format!("own/{task}/{tensor}"), Dtype::U32, grid)?;
+        }
+        for task in &meta.tasks {
+            let bytes = (blocks as usize).div_ceil(8);
+            self.push_table(format!("tasks/{}", task.name), Dtype::U8, vec![bytes])?;
+        }
+        self.push_table("index/digest".into(), Dtype::U8, vec![blake3::OUT_LEN])?;
+        Ok(start)
+    }
+
+    fn push_table(
+        &mut self,
+        name: String,
+        dtype: Dtype,
+        shape: Vec<usize>,
+    ) -> Result<(), WriteError> {
+        let elements = shape.iter().product::<usize>() as u64;
+        self.push(name, dtype, shape, elements * (dtype.bitsize() / 8) as u64)?;
+        Ok(())
+    }
+
+    fn pad(&mut self) -> Result<(), WriteError> {
+        let gap = align_up(self.end, BLOCK_ALIGN).map_or(0, |aligned| aligned - self.end);
+        if gap > 0 {
+            let name = format!("pad/{}", self.paddings);
+            self.paddings += 1;
+            let shape = vec![usize::try_from(gap).map_err(io::Error::other)?];
+            self.push(name, Dtype::U8, shape, gap)?;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        name: String,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        bytes: u64,
+    ) -> Result<Place, WriteError> {
+        let overflow = || WriteError::Limit(Fault::TensorSize(name.clone()));
+        let offset = self.end;
+        let end = offset.checked_add(bytes).ok_or_else(overflow)?;
+        let [start, stop] = [offset, end].map(usize::try_from);
+        let data_offsets = (start.map_err(|_| overflow())?, stop.map_err(|_| overflow())?);
+        self.end = end;
+        self.tensors.push((name, TensorInfo { dtype, shape, data_offsets }));
+        Ok(Place { offset, bytes })
+    }
+
+    /// The header with its length in front, filled up with spaces to the alignment.
+    fn header(self, meta: &Meta) -> Result<Vec<u8>, WriteError> {
+        let meta = serde_json::to_string(meta).map_err(io::Error::other)?;
+        let entries = HashMap::from([("synchromesh".to_owned(), meta)]);
+        let tensors = Metadata::new(Some(entries), self.tensors)
+            .map_err(|error| WriteError::Limit(Fault::Safetensors(error)))?;
+        let json = serde_json::to_vec(&tensors).map_err(io::Error::other)?;
+        let len = align_up(8 + json.len() as u64, BLOCK_ALIGN).unwrap_or(u64::MAX);
+        if len - 8 > MAX_HEADER_BYTES {
+            return Err(WriteError::Limit(Fault::HeaderLength(len - 8)));
+        }
+        let mut header = Vec::with_capacity(8 + json.len());
+        header.extend((len - 8).to_le_bytes());
+        header.extend(json);
+        header.resize(usize::try_from(len).map_err(io::Error::other)?, b' ');
+        Ok(header)
+    }
+}

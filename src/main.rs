@@ -1,0 +1,3 @@
+//! The command line of Synchromesh.
+
+fn main() {}

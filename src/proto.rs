@@ -1,0 +1,18 @@
+//! The generated types and stubs of the gRPC protocol (`proto/synchromesh/v1`).
+//!
+//! Holds no logic: conversions live with `control`, which serves the protocol,
+//! and `client`, which speaks it.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "generated code; the protocol file is documented instead"
+)]
+
+tonic::include_proto!("synchromesh.v1");
+
+/// The encoded descriptor set, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/synchromesh.v1.fds"));
