@@ -3,6 +3,11 @@
 //! The modules form layers; each imports only from those below it (`ARCHITECTURE.md`).
 
 pub mod bundle;
+pub mod device;
 pub mod durable;
 pub mod proto;
+pub mod residency;
+pub mod storage;
 pub mod units;
+
+const _: () = assert!(usize::BITS == 64, "pools and bundles are larger than 32 bits can address");

@@ -1,0 +1,233 @@
+//! Anonymous shared memory in a sealed memfd.
+//!
+//! A descriptor passed read-only alone protects nothing, for it can be reopened writable. So the
+//! owner maps first, and then `F_SEAL_FUTURE_WRITE` makes every later writable mapping, write and
+//! hole punch fail, the owner's own included.
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::{
+    fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, memfd_create},
+    param::page_size,
+    system::sysinfo,
+};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+use thiserror::Error;
+
+/// What holders of the descriptor may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Others may only map it for reading.
+    ReadOnly,
+    /// Others may write its content, but not change its size.
+    Writable,
+}
+
+/// Why memory could not be had or used.
+#[derive(Debug, Error)]
+pub enum MemoryError {
+    /// The kernel has no memory of this size for us.
+    #[error(
+        "cannot get {bytes} bytes of shared memory for {what}: {source}; make the pool smaller \
+         or raise the memory limit (MemoryMax=, container limit)"
+    )]
+    Allocate {
+        /// What it is for.
+        what: &'static str,
+        /// Size.
+        bytes: u64,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The machine has not that much memory left.
+    #[error(
+        "{what} needs {bytes} bytes of memory, but only {available} are available: make the pool \
+         smaller"
+    )]
+    Exceeds {
+        /// What it is for.
+        what: &'static str,
+        /// Size.
+        bytes: u64,
+        /// What the machine could give.
+        available: u64,
+    },
+    /// The memory cannot be locked.
+    #[error(
+        "cannot lock {bytes} bytes of {what} into memory: {source}; raise LimitMEMLOCK= (ulimit \
+         -l) or set `lock_memory: false`"
+    )]
+    Lock {
+        /// What it is for.
+        what: &'static str,
+        /// Size.
+        bytes: u64,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A descriptor from elsewhere cannot be mapped.
+    #[error("cannot map {what}: {source}")]
+    Map {
+        /// What it is for.
+        what: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A descriptor from elsewhere is smaller than it must be.
+    #[error("{what} has {len} bytes, {needed} are needed")]
+    TooSmall {
+        /// What it is for.
+        what: &'static str,
+        /// Size found.
+        len: u64,
+        /// Size needed.
+        needed: u64,
+    },
+}
+
+/// A memfd and this process's mapping of it.
+#[derive(Debug)]
+pub struct SharedMemory {
+    map: MmapRaw,
+    fd: OwnedFd,
+    locked: bool,
+}
+
+impl SharedMemory {
+    /// Allocates `bytes` (rounded up to whole pages), touches every page, and seals. With `lock`,
+    /// the pages are locked too. `what` names the memory in `/proc` and in errors.
+    pub fn create(
+        what: &'static str,
+        bytes: u64,
+        sharing: Sharing,
+        lock: bool,
+    ) -> Result<Self, MemoryError> {
+        let fail = |source: io::Error| MemoryError::Allocate { what, bytes, source };
+        let len = bytes.max(1).checked_next_multiple_of(page_size() as u64);
+        let len = len.ok_or_else(|| fail(io::ErrorKind::OutOfMemory.into()))?;
+        // The kernel would try, and kill other processes on the way.
+        let available = available_memory();
+        if len > available {
+            return Err(MemoryError::Exceeds { what, bytes, available });
+        }
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = memfd_create(what, flags).map_err(|e| fail(e.into()))?;
+        // Pages come now or never: a page that is missing later would be a SIGBUS.
+        fallocate(&fd, FallocateFlags::empty(), 0, len).map_err(|e| fail(e.into()))?;
+        let size = usize::try_from(len).map_err(|e| fail(io::Error::other(e)))?;
+        let map = MmapOptions::new().len(size).populate().map_raw(&fd).map_err(fail)?;
+        if lock {
+            map.lock().map_err(|source| MemoryError::Lock { what, bytes, source })?;
+        }
+        let mut seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        if sharing == Sharing::ReadOnly {
+            seals |= SealFlags::FUTURE_WRITE;
+        }
+        fcntl_add_seals(&fd, seals).map_err(|e| fail(e.into()))?;
+        Ok(Self { map, fd, locked: lock })
+    }
+
+    /// Maps what another process has created. Its size is checked against `needed` bytes; that it
+    /// cannot shrink later is the creator's seal.
+    pub fn open(
+        what: &'static str,
+        fd: OwnedFd,
+        needed: u64,
+        sharing: Sharing,
+    ) -> Result<Self, MemoryError> {
+        let fail = |source: io::Error| MemoryError::Map { what, source };
+        let len = fstat(&fd).map_err(|e| fail(e.into()))?.st_size.cast_unsigned();
+        if len < needed || len == 0 {
+            return Err(MemoryError::TooSmall { what, len, needed });
+        }
+        let size = usize::try_from(len).map_err(|e| fail(io::Error::other(e)))?;
+        let mut options = MmapOptions::new();
+        options.len(size);
+        let map = match sharing {
+            Sharing::ReadOnly => options.map_raw_read_only(&fd),
+            Sharing::Writable => options.map_raw(&fd),
+        };
+        Ok(Self { map: map.map_err(fail)?, fd, locked: false })
+    }
+
+    /// Bytes mapped.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether nothing is mapped; never so.
+    pub fn is_empty(&self) -> bool {
+        self.map.len() == 0
+    }
+
+    /// Whether the pages are locked.
+    pub fn locked(&self) -> bool {
+        self.locked
+    }
+
+    pub(super) fn ptr(&self) -> *mut u8 {
+        self.map.as_mut_ptr()
+    }
+}
+
+/// Bytes that can be had without pushing others out, or at least the size of the machine.
+fn available_memory() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let total = sysinfo();
+    kib.map_or_else(|| total.totalram * u64::from(total.mem_unit), |kib| kib * 1024)
+}
+
+impl AsFd for SharedMemory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::{Errno, pwrite};
+    use std::fs::{File, OpenOptions};
+    use std::os::fd::AsRawFd as _;
+
+    fn duplicate(memory: &SharedMemory) -> OwnedFd {
+        memory.as_fd().try_clone_to_owned().unwrap()
+    }
+
+    #[test]
+    fn sealed_memory_cannot_be_written_shrunk_grown_punched_reopened_or_unsealed() {
+        let memory = SharedMemory::create("test", 8192, Sharing::ReadOnly, false).unwrap();
+        let fd = duplicate(&memory);
+        assert!(MmapOptions::new().len(4096).map_raw(&fd).is_err(), "mmap for writing");
+        assert_eq!(pwrite(&fd, b"x", 0), Err(Errno::PERM));
+        let file = File::from(duplicate(&memory));
+        assert!(file.set_len(0).is_err(), "shrink");
+        assert!(file.set_len(1 << 20).is_err(), "grow");
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        assert_eq!(fallocate(&fd, punch, 0, 4096), Err(Errno::PERM));
+        assert_eq!(fcntl_add_seals(&fd, SealFlags::WRITE), Err(Errno::PERM));
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let reopened = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        assert!(MmapOptions::new().len(4096).map_raw(&reopened).is_err(), "reopened for writing");
+        assert_eq!(pwrite(&reopened, b"x", 0), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn memory_that_cannot_be_had_is_an_error_and_names_its_purpose() {
+        let error = SharedMemory::create("the pool", 1 << 60, Sharing::ReadOnly, false);
+        let error = error.unwrap_err();
+        assert!(matches!(error, MemoryError::Exceeds { bytes: 0x1000_0000_0000_0000, .. }));
+        assert!(error.to_string().starts_with("the pool needs 1152921504606846976 bytes"));
+    }
+
+    #[test]
+    fn a_descriptor_that_is_too_small_is_refused() {
+        let memory = SharedMemory::create("test", 10, Sharing::ReadOnly, false).unwrap();
+        let small = SharedMemory::open("test", duplicate(&memory), 1 << 20, Sharing::ReadOnly);
+        assert!(matches!(small, Err(MemoryError::TooSmall { needed: 1_048_576, .. })));
+    }
+}

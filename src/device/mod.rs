@@ -1,0 +1,18 @@
+//! Memory that the daemon owns and clients see: the pool of weights, the table that says what is
+//! where, and each client's epoch cell.
+//!
+//! Everything here is host memory in sealed memfds; on boards with unified memory that *is* the
+//! device's memory. Which block lies where is `residency`'s business, and handing descriptors to
+//! clients is `attach`'s.
+
+mod cell;
+mod memory;
+mod pool;
+mod table;
+
+pub use cell::{Doorbell, EpochCell};
+pub use memory::{MemoryError, SharedMemory, Sharing};
+pub use pool::{Pool, PoolLayout, PoolView, Window};
+pub use table::{
+    Active, ActiveTask, MAX_SESSIONS, SessionEntry, TableError, TableView, TableWriter,
+};

@@ -1,0 +1,99 @@
+//! A bundle's file, opened for block reads past the page cache where the file system allows it.
+
+use super::ReadError;
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, open, statx},
+    io::{Errno, preadv, retry_on_intr},
+};
+use std::{
+    fs::File,
+    io::{self, IoSliceMut},
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+/// Most buffers that the kernel takes in one call (`UIO_MAXIOV`).
+const MAX_BUFFERS: usize = 1024;
+
+/// An open bundle.
+#[derive(Debug)]
+pub struct BlockFile {
+    file: File,
+    direct: bool,
+}
+
+impl BlockFile {
+    /// Opens a file with O_DIRECT. Where the file system refuses that, or would silently fall back
+    /// to the page cache (fs-verity), the file is read through the cache, and
+    /// [`direct`](Self::direct) says so.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        match open(path, flags | OFlags::DIRECT, Mode::empty()) {
+            Ok(file) => Ok(Self { direct: supports_direct(path), file: file.into() }),
+            Err(Errno::INVAL) => {
+                Ok(Self { file: open(path, flags, Mode::empty())?.into(), direct: false })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether reads go past the page cache.
+    pub fn direct(&self) -> bool {
+        self.direct
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Fills the buffers one after another from `offset`. Offset, sizes and addresses must be
+    /// multiples of [`BLOCK_ALIGN`](crate::units::BLOCK_ALIGN).
+    pub fn read_exact_at(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        offset: u64,
+    ) -> Result<(), ReadError> {
+        let wanted: u64 = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        let done = self.read_up_to(buffers, offset)?;
+        if done == wanted { Ok(()) } else { Err(ReadError::Eof { end: offset + done }) }
+    }
+
+    /// Like [`read_exact_at`](Self::read_exact_at), but stops at the end of the file. Gives the
+    /// bytes read.
+    pub fn read_up_to(
+        &self,
+        mut buffers: &mut [IoSliceMut<'_>],
+        offset: u64,
+    ) -> Result<u64, ReadError> {
+        let len = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        let mut done = 0;
+        while !buffers.is_empty() {
+            let batch = buffers.len().min(MAX_BUFFERS);
+            let read = retry_on_intr(|| preadv(&self.file, &mut buffers[..batch], offset + done));
+            let read = read.map_err(|e| ReadError::Io { offset, len, source: e.into() })?;
+            if read == 0 {
+                break;
+            }
+            done += read as u64;
+            IoSliceMut::advance_slices(&mut buffers, read);
+        }
+        Ok(done)
+    }
+}
+
+impl AsFd for BlockFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Asks the kernel (6.1 and later) whether O_DIRECT is honoured; older ones are believed.
+fn supports_direct(path: &Path) -> bool {
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::DIOALIGN) {
+        Ok(stat) if stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
+            stat.stx_dio_offset_align != 0
+        }
+        _ => true,
+    }
+}
