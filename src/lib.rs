@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod device;
 pub mod durable;
+pub mod engine;
 pub mod proto;
 pub mod residency;
 pub mod storage;

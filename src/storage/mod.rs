@@ -50,6 +50,9 @@ pub enum ReadError {
         /// The cause.
         source: io::Error,
     },
+    /// The request was not taken: the queue is full, or the backend has stopped.
+    #[error("the storage takes no more reads")]
+    Refused,
     /// The file ends before the request does.
     #[error("the file ends at {end}, before the request does")]
     Eof {

@@ -1,0 +1,187 @@
+//! What goes into the engine and what comes out of it.
+
+use super::{
+    EngineError, ModelStatus, SessionStatus,
+    verify::{Verified, Verify},
+};
+use crate::{
+    bundle::Bundle,
+    device::SessionEntry,
+    storage::{Completion, Read},
+    units::Generation,
+};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use tokio::sync::oneshot;
+
+/// Where an answer goes. A caller that has gone is no error.
+pub type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Action {
+    /// Somebody wants something.
+    Command(Command),
+    /// A read that the engine asked for has ended.
+    ReadDone(Completion),
+    /// Blocks that the engine wanted verified are.
+    Verified(Verified),
+    /// Time has passed.
+    Tick,
+}
+
+/// Something to be done outside.
+#[derive(Debug)]
+pub enum Effect {
+    /// Carry out a read, then apply [`Action::ReadDone`].
+    Read(Read),
+    /// Verify blocks, then apply [`Action::Verified`].
+    Verify(Verify),
+}
+
+/// Something that somebody wants.
+#[derive(Debug)]
+pub enum Command {
+    /// Make a task active.
+    Switch(SwitchCommand, Reply<SwitchReport>),
+    /// Open a session.
+    OpenSession {
+        /// Which one.
+        target: Target,
+        /// Gets the session as it starts.
+        reply: Reply<SessionStatus>,
+    },
+    /// Close a session that no client is attached to.
+    CloseSession {
+        /// Which one.
+        target: Target,
+        /// Learns that it is closed.
+        reply: Reply<()>,
+    },
+    /// Let a client read a session's memory.
+    Attach {
+        /// The session.
+        target: Target,
+        /// Gets the descriptors.
+        reply: Reply<Membership>,
+    },
+    /// A client has gone; its leases are void.
+    Detach(MemberId),
+    /// List what is loaded.
+    ListModels {
+        /// Gets the bundles.
+        reply: Reply<Vec<Arc<Bundle>>>,
+    },
+    /// Tell the state.
+    Status {
+        /// Only this model; empty for all.
+        model: String,
+        /// Gets the state.
+        reply: Reply<Vec<ModelStatus>>,
+    },
+    /// Finish the switches that run and take no others.
+    Drain,
+}
+
+/// A session by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The model; empty for the only one.
+    pub model: String,
+    /// The session; empty for the default one.
+    pub session: String,
+}
+
+/// A wish to switch.
+#[derive(Clone, Debug)]
+pub struct SwitchCommand {
+    /// The session.
+    pub target: Target,
+    /// The task.
+    pub task: String,
+    /// Makes a repeat of the command get the first one's answer.
+    pub request_id: Option<String>,
+    /// Refuse unless the session is at this generation.
+    pub expected_generation: Option<Generation>,
+    /// When the command arrived.
+    pub arrived: Duration,
+    /// When its caller stops waiting.
+    pub deadline: Option<Duration>,
+}
+
+/// How much of a task was there when it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was the active task.
+    AlreadyActive,
+    /// All of it.
+    Resident,
+    /// Not all of it.
+    Loaded,
+}
+
+/// What a switch did. Amounts are blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchReport {
+    /// The generation that serves the task.
+    pub generation: Generation,
+    /// How much was there.
+    pub outcome: Outcome,
+    /// Bytes of a block.
+    pub block_bytes: u64,
+    /// Blocks of the task.
+    pub needed: usize,
+    /// Of these, blocks that were resident.
+    pub reused: usize,
+    /// Of these, blocks that had to be read.
+    pub read: usize,
+    /// Blocks evicted to make room.
+    pub evicted: usize,
+    /// Where the time went.
+    pub timing: SwitchTiming,
+}
+
+/// Phases of a switch, one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SwitchTiming {
+    /// From arrival to being taken up.
+    pub queue: Duration,
+    /// Working out what to read.
+    pub plan: Duration,
+    /// To the completion of the last read.
+    pub read: Duration,
+    /// From there to the verification of the last block.
+    pub verify: Duration,
+    /// The publication.
+    pub publish: Duration,
+}
+
+impl SwitchTiming {
+    /// From arrival to publication.
+    pub fn total(&self) -> Duration {
+        let Self { queue, plan, read, verify, publish } = *self;
+        queue + plan + read + verify + publish
+    }
+}
+
+/// Identifies an attached client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId(pub u64);
+
+/// What an attached client gets.
+#[derive(Debug)]
+pub struct Membership {
+    /// Names the client when it goes.
+    pub member: MemberId,
+    /// The session's place in the table.
+    pub entry: SessionEntry,
+    /// The pool, for reading.
+    pub pool: OwnedFd,
+    /// The table, for reading.
+    pub table: OwnedFd,
+    /// The bundle, for reading.
+    pub bundle: OwnedFd,
+    /// The client's epoch cell, for writing.
+    pub cell: OwnedFd,
+    /// The client's doorbell.
+    pub doorbell: OwnedFd,
+}

@@ -1,0 +1,123 @@
+//! What the engine refuses, and why. Each variant says what its caller can do about it.
+
+use crate::units::Generation;
+use thiserror::Error;
+
+/// Why a command was not carried out. The active task of every session is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EngineError {
+    /// No such model.
+    #[error("there is no model `{name}`; loaded: {}", list(known))]
+    UnknownModel {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// No model was named, and there is not exactly one.
+    #[error("name a model; loaded: {}", list(known))]
+    AmbiguousModel {
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// No such session.
+    #[error("there is no session `{name}`; open: {}", list(known))]
+    UnknownSession {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// No such task.
+    #[error("there is no task `{name}`; the bundle has: {}", list(known))]
+    UnknownTask {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A name that cannot be one.
+    #[error("{what} must be 1 to {limit} letters, digits, '.', '_' or '-'")]
+    BadName {
+        /// What is named.
+        what: &'static str,
+        /// Most characters.
+        limit: usize,
+    },
+    /// The session exists already.
+    #[error("session `{0}` is open already")]
+    SessionExists(String),
+    /// All places for sessions are taken.
+    #[error("all {0} sessions of the model are open: close one first")]
+    TooManySessions(usize),
+    /// The session cannot be closed.
+    #[error("the default session cannot be closed")]
+    DefaultSession,
+    /// The session is in use.
+    #[error("{clients} clients are attached to session `{name}`: let them detach first")]
+    SessionInUse {
+        /// The session.
+        name: String,
+        /// Clients attached.
+        clients: usize,
+    },
+    /// All places for clients are taken.
+    #[error("all {0} client places of the session are taken")]
+    TooManyClients(usize),
+    /// The daemon cannot give the client its cell or doorbell.
+    #[error("the daemon is out of descriptors or memory for another client")]
+    NoClientMemory,
+    /// The session is at another generation than the caller expects.
+    #[error("the session is at generation {actual}, not {expected}")]
+    GenerationMismatch {
+        /// What the caller expects.
+        expected: Generation,
+        /// What it is.
+        actual: Generation,
+    },
+    /// The request id was used for another task.
+    #[error("this request id was used for another task: use a fresh one for each switch")]
+    RequestIdReused,
+    /// The task does not fit beside what is in use.
+    #[error(
+        "the task needs {needed_bytes} bytes more, but {available_bytes} can be made available \
+         beside the tasks in use: enlarge the pool or close a session"
+    )]
+    NoRoom {
+        /// Bytes to load.
+        needed_bytes: u64,
+        /// Bytes that could be freed for them.
+        available_bytes: u64,
+    },
+    /// A later switch of the same session took this one's place.
+    #[error("a later switch of the session took this one's place")]
+    Superseded,
+    /// The session was closed while it switched.
+    #[error("the session was closed")]
+    SessionClosed,
+    /// The deadline came before the task was there.
+    #[error("the deadline passed before the task was loaded; the session keeps its task")]
+    DeadlineExceeded,
+    /// Blocks of the task cannot be read, or are not what they should be.
+    #[error(
+        "a block of task `{task}` cannot be read or does not match its checksum: restore the \
+         bundle; the session keeps its task"
+    )]
+    Corrupt {
+        /// The task.
+        task: String,
+    },
+    /// Too many commands wait already.
+    #[error("too many commands wait already: try again later")]
+    Busy,
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Draining,
+    /// The engine has stopped.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}

@@ -1,0 +1,149 @@
+//! From a bundle's file to a model that can be served: the one part of the engine that blocks, so
+//! it runs before the loop.
+
+use super::model::Model;
+use crate::{
+    bundle::{Bundle, OpenError, Subject, checksum},
+    device::{MemoryError, Pool, PoolLayout, TableWriter},
+    residency::Residency,
+    storage::{BlockFile, ReadError},
+    units::{BLOCK_ALIGN, align_up},
+};
+use std::{
+    io::{self, IoSliceMut},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use thiserror::Error;
+
+/// A model to be served.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// Room for blocks, in bytes. Never more is taken than all blocks need.
+    pub pool_bytes: u64,
+    /// Whether the pool must be locked into memory.
+    pub lock_memory: bool,
+}
+
+/// Why a model cannot be served.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The bundle cannot be opened, or is refused.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The file cannot be opened for block reads.
+    #[error("cannot open {} for reading blocks: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// There is no memory for the pool.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The base tensors cannot be read.
+    #[error("cannot read the base of {}: {source}", path.display())]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: ReadError,
+    },
+    /// A base tensor is damaged.
+    #[error("{}: base tensor `{tensor}` does not match its checksum: restore the bundle", path.display())]
+    BaseCorrupt {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// The pool cannot hold one of the tasks.
+    #[error(
+        "{}: task `{task}` needs {needed_bytes} bytes, but `pool_bytes` is {pool_bytes}: enlarge \
+         the pool", path.display()
+    )]
+    PoolTooSmall {
+        /// The file.
+        path: PathBuf,
+        /// The task.
+        task: String,
+        /// What the task needs.
+        needed_bytes: u64,
+        /// What there is.
+        pool_bytes: u64,
+    },
+}
+
+impl Model {
+    /// Opens a bundle, allocates its pool, and reads and verifies its base.
+    pub fn load(spec: &ModelSpec) -> Result<Self, LoadError> {
+        let path = &spec.bundle;
+        let bundle = Arc::new(Bundle::open(path)?);
+        let file = BlockFile::open(path)
+            .map_err(|source| LoadError::File { path: path.clone(), source })?;
+        if !file.direct() {
+            tracing::warn!(
+                model = bundle.model(),
+                "the file system does not honour O_DIRECT: blocks are read through the page cache"
+            );
+        }
+        let layout = layout(&bundle, spec)?;
+        let (pool, windows) = Pool::create(layout, spec.lock_memory, |region| {
+            read_base(&bundle, &file, path, region)
+        })?;
+        let table = TableWriter::create(bundle.id(), bundle.len() as u32, layout)?;
+        let residency = Residency::new(bundle, table, windows);
+        Ok(Self::new(Arc::new(file), pool, residency))
+    }
+}
+
+fn layout(bundle: &Bundle, spec: &ModelSpec) -> Result<PoolLayout, LoadError> {
+    let block_bytes = bundle.block().bytes();
+    let slots = (spec.pool_bytes / block_bytes).min(bundle.len() as u64) as u32;
+    for task in bundle.task_indices().map(|task| bundle.task(task)) {
+        if task.blocks > u64::from(slots) {
+            return Err(LoadError::PoolTooSmall {
+                path: spec.bundle.clone(),
+                task: task.name.clone(),
+                needed_bytes: task.blocks * block_bytes,
+                pool_bytes: spec.pool_bytes,
+            });
+        }
+    }
+    let region = &bundle.base().region;
+    let layout = PoolLayout::new(region.end - region.start, block_bytes, slots);
+    let too_large = || MemoryError::Exceeds { what: "pool", bytes: u64::MAX, available: 0 };
+    Ok(layout.ok_or_else(too_large)?)
+}
+
+/// Reads the base region as it lies in the file, and verifies each tensor.
+fn read_base(
+    bundle: &Bundle,
+    file: &BlockFile,
+    path: &Path,
+    memory: &mut [u8],
+) -> Result<(), LoadError> {
+    let base = bundle.base();
+    let len = base.region.end - base.region.start;
+    let fail = |source| LoadError::Base { path: path.to_owned(), source };
+    // O_DIRECT reads whole blocks: the region's last one may reach beyond it, or the file.
+    let aligned = align_up(len, BLOCK_ALIGN).unwrap_or(len) as usize;
+    let buffer = &mut memory[..aligned];
+    let read = file.read_up_to(&mut [IoSliceMut::new(buffer)], base.region.start);
+    let read = read.map_err(fail)?;
+    if read < len {
+        return Err(fail(ReadError::Eof { end: base.region.start + read }));
+    }
+    buffer[len as usize..].fill(0);
+    for (position, tensor) in (0..).zip(&base.tensors) {
+        let bytes = &memory[tensor.range.start as usize..tensor.range.end as usize];
+        if checksum(bundle.id(), Subject::Base(position), bytes) != tensor.checksum {
+            let (path, tensor) = (path.to_owned(), tensor.name.clone());
+            return Err(LoadError::BaseCorrupt { path, tensor });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The engine: one owner of residency, sessions and plans, and one loop that applies actions.
+//!
+//! [`Engine::apply`] is synchronous, takes no locks and does no I/O: it changes the state, answers
+//! whom it can answer, and leaves [`Effect`]s to be carried out. So whatever happens in between,
+//! a caller that goes away or a read that fails, finds the engine between two actions, where its
+//! invariants hold. [`run`] feeds it in the daemon; tests feed it a simulated store and clock.
+
+mod action;
+mod clock;
+mod error;
+mod load;
+mod model;
+mod plan;
+mod reads;
+mod run;
+mod session;
+mod status;
+mod switch;
+mod verify;
+
+pub use action::{
+    Action, Command, Effect, MemberId, Membership, Outcome, Reply, SwitchCommand, SwitchReport,
+    SwitchTiming, Target,
+};
+pub use clock::{Clock, Monotonic};
+pub use error::EngineError;
+pub use load::{LoadError, ModelSpec};
+pub use model::Model;
+pub use run::{Handle, RunError, Runtime, run};
+pub use session::{DEFAULT_SESSION, Session};
+pub use status::{ModelStatus, PoolStatus, SessionStatus};
+pub use verify::{Verified, Verify};
+
+use crate::{bundle::Bundle, storage::Completion};
+use model::Context;
+use reads::Reads;
+use std::{sync::Arc, time::Duration};
+
+/// What bounds the engine's work.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Reads under way at once.
+    pub reads_in_flight: usize,
+    /// Largest read, in bytes; at least one block is read at once.
+    pub read_bytes: u64,
+    /// How long a switch may take when its caller sets no earlier deadline.
+    pub switch_timeout: Duration,
+    /// Clients attached to a session at once.
+    pub clients_per_session: usize,
+}
+
+/// How often leases are looked at while an old generation waits for one to end. Nothing is looked
+/// at otherwise: a lease is a store in shared memory that tells nobody.
+const LEASE_POLL: Duration = Duration::from_millis(2);
+
+/// The owner of all state.
+pub struct Engine {
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    models: Vec<Model>,
+    reads: Reads,
+    effects: Vec<Effect>,
+    next_member: u64,
+    draining: bool,
+}
+
+impl Engine {
+    /// An engine that serves these models, whose names differ.
+    pub fn new(models: Vec<Model>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        let reads = Reads::new(limits.reads_in_flight);
+        let (effects, next_member) = (Vec::new(), 1);
+        Self { clock, limits, models, reads, effects, next_member, draining: false }
+    }
+
+    /// Applies one action and gives what is to be done because of it.
+    pub fn apply(&mut self, action: Action) -> Vec<Effect> {
+        let now = self.clock.now();
+        self.each_model(now, Model::expire);
+        match action {
+            Action::Command(command) => self.command(now, command),
+            Action::ReadDone(completion) => self.read_done(now, completion),
+            Action::Verified(verified) => {
+                let model = verified.model;
+                self.with_model(now, model, |model, cx| model.verified(cx, verified));
+            }
+            Action::Tick => self.each_model(now, Model::settle),
+        }
+        self.each_model(now, Model::retry_waiting);
+        self.reads.pump(&mut self.effects);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Action::Tick`] is due at the latest, if nothing else happens.
+    pub fn next_tick(&self) -> Option<Duration> {
+        let deadlines = self.models.iter().filter_map(Model::next_deadline);
+        let leases = self.models.iter().any(Model::awaits_leases);
+        deadlines.chain(leases.then(|| self.clock.now() + LEASE_POLL)).min()
+    }
+
+    /// Whether the engine was told to finish, and has.
+    pub fn is_drained(&self) -> bool {
+        self.draining && !self.models.iter().any(Model::is_switching)
+    }
+
+    /// Checks what must hold between any two actions; for tests.
+    ///
+    /// # Panics
+    /// If it does not hold.
+    pub fn assert_invariants(&self) {
+        self.models.iter().for_each(Model::assert_invariants);
+        self.reads.assert_invariants();
+    }
+
+    fn command(&mut self, now: Duration, command: Command) {
+        match command {
+            Command::Switch(_, reply) if self.draining => {
+                let _ = reply.send(Err(EngineError::Draining));
+            }
+            Command::Switch(command, reply) => match self.find(&command.target.model) {
+                Ok(model) => self.with_model(now, model, |m, cx| m.switch(cx, command, reply)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Command::OpenSession { target, reply } => {
+                let opened = self.find(&target.model);
+                let opened = opened.and_then(|m| self.models[m].open_session(&target.session));
+                let _ = reply.send(opened);
+            }
+            Command::CloseSession { target, reply } => {
+                let closed = self.find(&target.model);
+                let closed = closed.and_then(|m| self.models[m].close_session(&target.session));
+                let _ = reply.send(closed);
+            }
+            Command::Attach { target, reply } => self.attach(&target, reply),
+            Command::Detach(member) => {
+                self.models.iter_mut().for_each(|model| model.detach(member));
+            }
+            Command::ListModels { reply } => {
+                let bundles = self.models.iter().map(|model| model.bundle().clone());
+                let _ = reply.send(Ok(bundles.collect()));
+            }
+            Command::Status { model, reply } => {
+                let _ = reply.send(self.status(&model));
+            }
+            Command::Drain => self.draining = true,
+        }
+    }
+
+    fn attach(&mut self, target: &Target, reply: Reply<Membership>) {
+        let member = MemberId(self.next_member);
+        self.next_member += 1;
+        let limit = self.limits.clients_per_session;
+        let attached = self
+            .find(&target.model)
+            .and_then(|model| self.models[model].attach(&target.session, member, limit));
+        // A caller that has gone leaves no member behind.
+        if reply.send(attached).is_err() {
+            self.models.iter_mut().for_each(|model| model.detach(member));
+        }
+    }
+
+    fn status(&self, model: &str) -> Result<Vec<ModelStatus>, EngineError> {
+        if model.is_empty() {
+            return Ok(self.models.iter().map(Model::status).collect());
+        }
+        Ok(vec![self.models[self.find(model)?].status()])
+    }
+
+    fn read_done(&mut self, now: Duration, completion: Completion) {
+        self.reads.finished();
+        let model = completion.read.model;
+        self.with_model(now, model, |model, cx| model.read_done(cx, completion));
+    }
+
+    fn each_model(&mut self, now: Duration, step: fn(&mut Model, &mut Context<'_>)) {
+        for model in 0..self.models.len() {
+            self.with_model(now, model, step);
+        }
+    }
+
+    fn with_model(
+        &mut self,
+        now: Duration,
+        index: usize,
+        step: impl FnOnce(&mut Model, &mut Context<'_>),
+    ) {
+        let Self { clock, limits, models, reads, effects, .. } = self;
+        let mut cx = Context { now, index, clock: &**clock, limits, reads, effects };
+        step(&mut models[index], &mut cx);
+    }
+
+    /// The model of this name; an empty name means the only one.
+    fn find(&self, name: &str) -> Result<usize, EngineError> {
+        let known = || self.models.iter().map(|model| model.name().to_owned()).collect();
+        if name.is_empty() {
+            return match self.models.len() {
+                1 => Ok(0),
+                _ => Err(EngineError::AmbiguousModel { known: known() }),
+            };
+        }
+        let position = self.models.iter().position(|model| model.name() == name);
+        position.ok_or_else(|| EngineError::UnknownModel { name: name.into(), known: known() })
+    }
+
+    /// The bundles that are served.
+    pub fn bundles(&self) -> impl Iterator<Item = &Arc<Bundle>> {
+        self.models.iter().map(Model::bundle)
+    }
+}

@@ -1,0 +1,214 @@
+//! A model that is served: its bundle, its arena of pool memory, its sessions.
+
+use super::{
+    Effect, EngineError, Limits, MemberId, Membership, ModelStatus, PoolStatus, SessionStatus,
+    clock::Clock,
+    reads::Reads,
+    session::{DEFAULT_SESSION, Session},
+    switch::{Answers, Waiting},
+};
+use crate::{
+    bundle::{Bundle, MAX_NAME_LEN, is_name},
+    device::{MAX_SESSIONS, Pool, SessionEntry},
+    residency::Residency,
+    storage::BlockFile,
+};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+/// A loaded model. One model's pool is no other's: none can starve another.
+pub struct Model {
+    pub(super) file: Arc<BlockFile>,
+    pub(super) pool: Pool,
+    pub(super) residency: Residency,
+    /// By place in the table.
+    pub(super) sessions: Vec<Option<Session>>,
+    pub(super) answers: Answers,
+    /// Sessions whose switch waits for room, in the order of their calls.
+    pub(super) waiting: Waiting,
+}
+
+/// What a step of a model may use.
+pub(super) struct Context<'a> {
+    /// When the action was taken up.
+    pub(super) now: Duration,
+    /// The model's number in the engine.
+    pub(super) index: usize,
+    pub(super) clock: &'a dyn Clock,
+    pub(super) limits: &'a Limits,
+    pub(super) reads: &'a mut Reads,
+    pub(super) effects: &'a mut Vec<Effect>,
+}
+
+impl Model {
+    /// A model with an empty pool and its default session.
+    pub(super) fn new(file: Arc<BlockFile>, pool: Pool, residency: Residency) -> Self {
+        let mut sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| None).collect();
+        sessions[0] = SessionEntry::new(0).map(|entry| Session::new(DEFAULT_SESSION.into(), entry));
+        let (answers, waiting) = (Answers::default(), Waiting::default());
+        Self { file, pool, residency, sessions, answers, waiting }
+    }
+
+    /// The bundle that is served.
+    pub fn bundle(&self) -> &Arc<Bundle> {
+        self.residency.bundle()
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        self.bundle().model()
+    }
+
+    /// The session of this name; an empty name means the default one.
+    pub(super) fn find_session(&self, name: &str) -> Result<SessionEntry, EngineError> {
+        let name = if name.is_empty() { DEFAULT_SESSION } else { name };
+        let found = self.open_sessions().find(|session| session.name == name);
+        found.map(|session| session.entry).ok_or_else(|| EngineError::UnknownSession {
+            name: name.into(),
+            known: self.open_sessions().map(|session| session.name.clone()).collect(),
+        })
+    }
+
+    pub(super) fn open_sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().flatten()
+    }
+
+    pub(super) fn session(&mut self, entry: SessionEntry) -> Option<&mut Session> {
+        self.sessions[entry.number() as usize].as_mut()
+    }
+
+    pub(super) fn open_session(&mut self, name: &str) -> Result<SessionStatus, EngineError> {
+        if !is_name(name) {
+            return Err(EngineError::BadName { what: "a session's name", limit: MAX_NAME_LEN });
+        }
+        if self.open_sessions().any(|session| session.name == name) {
+            return Err(EngineError::SessionExists(name.into()));
+        }
+        let full = EngineError::TooManySessions(MAX_SESSIONS);
+        let place = self.sessions.iter().position(Option::is_none).ok_or(full.clone())?;
+        let entry = SessionEntry::new(place as u32).ok_or(full)?;
+        let session = Session::new(name.into(), entry);
+        self.residency.table().publish(entry, session.active);
+        let status = session.status(self.bundle());
+        self.sessions[place] = Some(session);
+        Ok(status)
+    }
+
+    /// Closes a session. Clients must have detached, so no lease is left that could see its
+    /// blocks go.
+    pub(super) fn close_session(&mut self, name: &str) -> Result<(), EngineError> {
+        let entry = self.find_session(name)?;
+        let Some(session) = self.session(entry) else { return Ok(()) };
+        if session.name == DEFAULT_SESSION {
+            return Err(EngineError::DefaultSession);
+        }
+        if session.clients() > 0 {
+            let (name, clients) = (session.name.clone(), session.clients());
+            return Err(EngineError::SessionInUse { name, clients });
+        }
+        self.fail(entry, &EngineError::SessionClosed);
+        self.settle_leases();
+        if let Some(session) = self.sessions[entry.number() as usize].take() {
+            if let Some(task) = session.active.task {
+                self.residency.unpin(task);
+            }
+            let fresh = Session::new(String::new(), entry).active;
+            self.residency.table().publish(entry, fresh);
+            self.answers.forget(&session.name);
+        }
+        Ok(())
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        session: &str,
+        member: MemberId,
+        limit: usize,
+    ) -> Result<Membership, EngineError> {
+        let entry = self.find_session(session)?;
+        let duplicate = |fd: &dyn AsFd| -> Result<OwnedFd, EngineError> {
+            fd.as_fd().try_clone_to_owned().map_err(|_| EngineError::NoClientMemory)
+        };
+        let pool = duplicate(&self.pool)?;
+        let table = duplicate(self.residency.table())?;
+        let bundle = duplicate(&*self.file)?;
+        let Some(session) = self.session(entry) else { return Err(EngineError::Stopped) };
+        let (cell, doorbell) = session.join(member, limit)?;
+        match (duplicate(cell), duplicate(doorbell)) {
+            (Ok(cell), Ok(doorbell)) => {
+                Ok(Membership { member, entry, pool, table, bundle, cell, doorbell })
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                session.leave(member);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn detach(&mut self, member: MemberId) {
+        self.sessions.iter_mut().flatten().for_each(|session| session.leave(member));
+        self.settle_leases();
+    }
+
+    pub(super) fn awaits_leases(&self) -> bool {
+        self.open_sessions().any(|session| !session.draining.is_empty())
+    }
+
+    /// Lets go of old generations that no client reads any more.
+    pub(super) fn settle_leases(&mut self) {
+        for session in self.sessions.iter_mut().flatten() {
+            let draining = std::mem::take(&mut session.draining);
+            let (held, over): (Vec<_>, Vec<_>) =
+                draining.into_iter().partition(|old| session.leases(old.generation));
+            session.draining = held;
+            over.into_iter().for_each(|old| self.residency.unpin(old.task));
+        }
+    }
+
+    pub(super) fn settle(&mut self, _: &mut Context<'_>) {
+        self.settle_leases();
+    }
+
+    pub(super) fn status(&self) -> ModelStatus {
+        let layout = self.pool.layout();
+        let mut pinned = self.residency.resident().clone();
+        pinned.intersect_with(self.residency.pinned());
+        let mut sessions: Vec<_> =
+            self.open_sessions().map(|session| session.status(self.bundle())).collect();
+        sessions.sort_by(|a, b| a.session.cmp(&b.session));
+        ModelStatus {
+            name: self.name().to_owned(),
+            bundle_id: self.bundle().id().to_string(),
+            pool: PoolStatus {
+                slot_bytes: layout.slot_bytes(),
+                base_bytes: layout.base_bytes(),
+                slots: self.residency.slots().counts(),
+                pinned: pinned.count_ones(..),
+                locked: self.pool.locked(),
+            },
+            sessions,
+            quarantined: self.residency.quarantined().count_ones(..),
+            direct_io: self.file.direct(),
+        }
+    }
+
+    pub(super) fn assert_invariants(&self) {
+        self.residency.assert_invariants();
+        for session in self.open_sessions() {
+            if let Some(task) = session.active.task {
+                let blocks = self.bundle().task_blocks(task);
+                assert!(blocks.is_subset(self.residency.resident()), "the active task is there");
+                assert!(blocks.is_subset(self.residency.pinned()), "the active task is pinned");
+            }
+            for old in &session.draining {
+                let blocks = self.bundle().task_blocks(old.task);
+                assert!(blocks.is_subset(self.residency.resident()), "a leased task is there");
+                assert!(blocks.is_subset(self.residency.pinned()), "a leased task is pinned");
+            }
+        }
+        self.assert_pending_invariants();
+    }
+}

@@ -1,0 +1,148 @@
+//! The engine at work: the loop that feeds it, and the threads that do what it asks for.
+
+use super::{Action, Clock, Command, Effect, Engine, EngineError, Reply, Verify};
+use crate::storage::{Completion, Preadv, ReadError, Storage};
+use std::{
+    io,
+    sync::{Arc, mpsc as threads},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+
+/// Commands that may wait to be taken up. More are refused at once, not queued.
+const COMMAND_QUEUE: usize = 1024;
+
+/// Sends commands to the engine.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+}
+
+/// Why the engine's threads could not be started.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}; raise the limit on processes (LimitNPROC=)")]
+    Thread(#[from] io::Error),
+}
+
+/// What [`run`] needs besides the engine.
+pub struct Runtime {
+    commands: mpsc::Receiver<Command>,
+    results: mpsc::UnboundedReceiver<Action>,
+    results_in: mpsc::UnboundedSender<Action>,
+    storage: Box<dyn Storage>,
+    verifier: Verifier,
+}
+
+impl Handle {
+    /// Sends a command made from the place for its answer, and waits for that answer.
+    pub async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(command(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => EngineError::Busy,
+            mpsc::error::TrySendError::Closed(_) => EngineError::Stopped,
+        })?;
+        answer.await.unwrap_or(Err(EngineError::Stopped))
+    }
+
+    /// Sends a command that has no answer. If the queue is full it waits; if the engine has
+    /// stopped there is nothing left to tell it.
+    pub async fn tell(&self, command: Command) {
+        let _ = self.commands.send(command).await;
+    }
+}
+
+impl Runtime {
+    /// Starts the threads: `read_threads` for storage, one for verification.
+    pub fn start(read_threads: usize, reads_in_flight: usize) -> Result<(Handle, Self), RunError> {
+        let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
+        // Bounded by the slots: every result owns the windows of some.
+        let (results_in, results) = mpsc::unbounded_channel();
+        let done = results_in.clone();
+        let sink = move |completion| drop(done.send(Action::ReadDone(completion)));
+        let storage = Box::new(Preadv::start(read_threads, reads_in_flight, Box::new(sink))?);
+        let verifier = Verifier::start(results_in.clone())?;
+        let handle = Handle { commands: sender };
+        Ok((handle, Self { commands, results, results_in, storage, verifier }))
+    }
+}
+
+/// Feeds the engine until it is drained or nobody holds its handle any more.
+pub async fn run(mut engine: Engine, mut runtime: Runtime, clock: Arc<dyn Clock>) {
+    while !engine.is_drained() {
+        let tick = engine.next_tick().map(|at| at.saturating_sub(clock.now()));
+        let action = tokio::select! {
+            biased;
+            Some(result) = runtime.results.recv() => result,
+            command = runtime.commands.recv() => match command {
+                Some(command) => Action::Command(command),
+                None => return,
+            },
+            () = sleep(tick.unwrap_or(Duration::MAX)), if tick.is_some() => Action::Tick,
+        };
+        for effect in engine.apply(action) {
+            runtime.carry_out(effect);
+        }
+    }
+}
+
+impl Runtime {
+    fn carry_out(&self, effect: Effect) {
+        match effect {
+            Effect::Read(read) => {
+                if let Err(read) = self.storage.submit(read) {
+                    let refused = Completion { read, result: Err(ReadError::Refused) };
+                    // The receiver is a field beside this one.
+                    let _ = self.results_in.send(Action::ReadDone(refused));
+                }
+            }
+            Effect::Verify(job) => self.verifier.submit(job),
+        }
+    }
+}
+
+/// The thread that verifies blocks.
+struct Verifier {
+    jobs: Option<threads::Sender<Verify>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Verifier {
+    fn start(results: mpsc::UnboundedSender<Action>) -> io::Result<Self> {
+        let (jobs, queue) = threads::channel::<Verify>();
+        let work = move || {
+            while let Ok(job) = queue.recv() {
+                if results.send(Action::Verified(job.run())).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("verify".into()).spawn(work)?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    fn submit(&self, job: Verify) {
+        if let Some(jobs) = &self.jobs {
+            // It ends only with its results' receiver, which is this loop.
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

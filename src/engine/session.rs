@@ -1,0 +1,82 @@
+//! A session: its active task, the clients that read it, and old generations that leases hold.
+
+use super::{EngineError, MemberId, SessionStatus, switch::Pending};
+use crate::{
+    bundle::Bundle,
+    device::{Active, ActiveTask, Doorbell, EpochCell, SessionEntry},
+    units::Generation,
+};
+
+/// The session of calls that name none.
+pub const DEFAULT_SESSION: &str = "default";
+
+/// One consumer's context.
+pub struct Session {
+    pub(super) name: String,
+    pub(super) entry: SessionEntry,
+    pub(super) active: Active,
+    pub(super) pending: Option<Pending>,
+    /// Tasks that are not active any more but under lease; each holds its pin.
+    pub(super) draining: Vec<ActiveTask>,
+    members: Vec<Member>,
+}
+
+/// An attached client.
+struct Member {
+    id: MemberId,
+    cell: EpochCell,
+    doorbell: Doorbell,
+}
+
+impl Session {
+    pub(super) fn new(name: String, entry: SessionEntry) -> Self {
+        let active = Active { generation: Generation::NONE, task: None };
+        Self { name, entry, active, pending: None, draining: Vec::new(), members: Vec::new() }
+    }
+
+    /// Takes a client in and gives duplicates of what it needs of its own.
+    pub(super) fn join(
+        &mut self,
+        id: MemberId,
+        limit: usize,
+    ) -> Result<(&EpochCell, &Doorbell), EngineError> {
+        if self.members.len() >= limit {
+            return Err(EngineError::TooManyClients(limit));
+        }
+        let cell = EpochCell::create().map_err(|_| EngineError::NoClientMemory)?;
+        let doorbell = Doorbell::create().map_err(|_| EngineError::NoClientMemory)?;
+        self.members.push(Member { id, cell, doorbell });
+        let member = &self.members[self.members.len() - 1];
+        Ok((&member.cell, &member.doorbell))
+    }
+
+    pub(super) fn leave(&mut self, id: MemberId) {
+        self.members.retain(|member| member.id != id);
+    }
+
+    pub(super) fn clients(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether a client announces that it reads this generation.
+    pub(super) fn leases(&self, generation: Generation) -> bool {
+        self.members.iter().any(|member| member.cell.leased() == generation)
+    }
+
+    pub(super) fn ring(&self) {
+        self.members.iter().for_each(|member| member.doorbell.ring());
+    }
+
+    pub(super) fn status(&self, bundle: &Bundle) -> SessionStatus {
+        let name = |task| bundle.task(task).name.clone();
+        SessionStatus {
+            model: bundle.model().to_owned(),
+            session: self.name.clone(),
+            task: self.active.task.map(name),
+            generation: self.active.generation,
+            pending_task: self.pending.as_ref().map(|pending| name(pending.task)),
+            clients: self.clients(),
+            draining_generations: self.draining.len(),
+        }
+    }
+}

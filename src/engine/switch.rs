@@ -1,0 +1,528 @@
+//! A switch is a transaction: load and verify what is missing while the old task goes on, publish
+//! in one store, then release the old task's pins. Until it is published, any failure leaves the
+//! session as it was.
+//!
+//! ```text
+//!            room                    last block verified
+//! Waiting ──────────► Loading ─────────────────────────────► published
+//!    └── deadline, superseded, closed, corrupt, no room ──► failed
+//! ```
+
+use super::{
+    Effect, EngineError, Outcome, Reply, SwitchCommand, SwitchReport, SwitchTiming, Verified,
+    Verify,
+    model::{Context, Model},
+    plan,
+};
+use crate::{
+    device::{Active, SessionEntry, Window},
+    residency::Room,
+    storage::{Completion, Read},
+    units::{BlockIndex, TaskIndex},
+};
+use fixedbitset::FixedBitSet;
+use lru::LruCache;
+use std::{collections::VecDeque, num::NonZeroUsize, time::Duration};
+
+/// Request ids that a model remembers.
+const REMEMBERED_REQUESTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+/// A switch that is not published yet.
+pub(super) struct Pending {
+    pub(super) task: TaskIndex,
+    request_id: Option<String>,
+    /// The caller, and those who repeated its request.
+    replies: Vec<Reply<SwitchReport>>,
+    deadline: Duration,
+    arrived: Duration,
+    /// `None` while the switch waits for room; only then is its task not pinned.
+    load: Option<Load>,
+}
+
+/// How far the loading is.
+struct Load {
+    /// Blocks not yet resident.
+    missing: usize,
+    reused: usize,
+    read: usize,
+    evicted: usize,
+    taken_up: Duration,
+    planned: Duration,
+    last_read: Duration,
+}
+
+/// Sessions whose switch waits for room.
+pub(super) type Waiting = VecDeque<SessionEntry>;
+
+type SwitchResult = Result<SwitchReport, EngineError>;
+
+/// Answers to requests that carried an id, so that a repeat gets the same one.
+pub(super) struct Answers(LruCache<(String, String), Answer>);
+
+struct Answer {
+    task: TaskIndex,
+    /// `None` while the switch runs.
+    result: Option<SwitchResult>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self(LruCache::new(REMEMBERED_REQUESTS))
+    }
+}
+
+impl Answers {
+    /// Forgets the requests of a session.
+    pub(super) fn forget(&mut self, session: &str) {
+        let keys: Vec<_> = self.0.iter().map(|(key, _)| key.clone()).collect();
+        for key in keys.into_iter().filter(|(owner, _)| owner == session) {
+            self.0.pop(&key);
+        }
+    }
+}
+
+impl Model {
+    pub(super) fn switch(
+        &mut self,
+        cx: &mut Context<'_>,
+        command: SwitchCommand,
+        reply: Reply<SwitchReport>,
+    ) {
+        match self.admit_switch(cx, &command) {
+            Err(error) => drop(reply.send(Err(error))),
+            Ok((entry, task)) => self.begin(cx, entry, task, command, reply),
+        }
+    }
+
+    /// Checks what can be checked before anything is changed.
+    fn admit_switch(
+        &self,
+        cx: &Context<'_>,
+        command: &SwitchCommand,
+    ) -> Result<(SessionEntry, TaskIndex), EngineError> {
+        let entry = self.find_session(&command.target.session)?;
+        let bundle = self.bundle();
+        let task = bundle.find_task(&command.task).ok_or_else(|| EngineError::UnknownTask {
+            name: command.task.clone(),
+            known: bundle.task_indices().map(|task| bundle.task(task).name.clone()).collect(),
+        })?;
+        if command.deadline.is_some_and(|deadline| deadline <= cx.now) {
+            return Err(EngineError::DeadlineExceeded);
+        }
+        Ok((entry, task))
+    }
+
+    fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        entry: SessionEntry,
+        task: TaskIndex,
+        command: SwitchCommand,
+        reply: Reply<SwitchReport>,
+    ) {
+        let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
+        if let Some(id) = &command.request_id {
+            match self.answers.0.get(&(session.name.clone(), id.clone())) {
+                Some(answer) if answer.task != task => {
+                    return drop(reply.send(Err(EngineError::RequestIdReused)));
+                }
+                Some(Answer { result: Some(result), .. }) => {
+                    return drop(reply.send(result.clone()));
+                }
+                Some(Answer { result: None, .. }) => {
+                    // The session's pending switch is this request: any other end of it would
+                    // have left a result.
+                    if let Some(pending) = &mut session.pending {
+                        pending.replies.push(reply);
+                    }
+                    return;
+                }
+                None => {}
+            }
+        }
+        let actual = session.active.generation;
+        if let Some(expected) = command.expected_generation.filter(|&expected| expected != actual) {
+            return drop(reply.send(Err(EngineError::GenerationMismatch { expected, actual })));
+        }
+        if let Some(id) = &command.request_id {
+            let key = (session.name.clone(), id.clone());
+            self.answers.0.put(key, Answer { task, result: None });
+        }
+        self.fail(entry, &EngineError::Superseded);
+        let cap = cx.now + cx.limits.switch_timeout;
+        self.set_pending(
+            Pending {
+                task,
+                request_id: command.request_id,
+                replies: vec![reply],
+                deadline: command.deadline.map_or(cap, |deadline| deadline.min(cap)),
+                arrived: command.arrived,
+                load: None,
+            },
+            entry,
+        );
+        self.start(cx, entry);
+    }
+
+    fn set_pending(&mut self, pending: Pending, entry: SessionEntry) {
+        if let Some(session) = self.session(entry) {
+            session.pending = Some(pending);
+        }
+    }
+
+    /// Begins a switch that has a session to itself, if there is room for it.
+    fn start(&mut self, cx: &mut Context<'_>, entry: SessionEntry) {
+        let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
+        let Some(pending) = &mut session.pending else { return };
+        let task = pending.task;
+        if session.active.task == Some(task) {
+            self.answer_active(cx, entry);
+            return self.withdraw(cx);
+        }
+        let taken_up = cx.now;
+        self.residency.pin(task);
+        // What a superseded switch has queued goes, unless this one needs it too.
+        self.withdraw(cx);
+        let mut missing = self.bundle().task_blocks(task).clone();
+        missing.difference_with(self.residency.resident());
+        let absent = missing.difference_count(self.residency.loading());
+        let room = self.residency.room();
+        if absent > room.total() {
+            self.residency.unpin(task);
+            return self.wait_for_room(entry, task, absent);
+        }
+        let evicted = self.residency.make_room(absent);
+        self.request(cx, &missing);
+        let planned = cx.clock.now();
+        let needed = self.bundle().task_blocks(task).count_ones(..);
+        let missing = missing.count_ones(..);
+        if let Some(pending) = self.session(entry).and_then(|session| session.pending.as_mut()) {
+            pending.load = Some(Load {
+                missing,
+                reused: needed - missing,
+                read: missing,
+                evicted,
+                taken_up,
+                planned,
+                last_read: planned,
+            });
+        }
+        if missing == 0 {
+            self.publish(cx, entry);
+        }
+    }
+
+    fn answer_active(&mut self, cx: &mut Context<'_>, entry: SessionEntry) {
+        let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
+        let Some(pending) = session.pending.take() else { return };
+        let bundle = self.residency.bundle();
+        let needed = bundle.task_blocks(pending.task).count_ones(..);
+        let report = SwitchReport {
+            generation: session.active.generation,
+            outcome: Outcome::AlreadyActive,
+            block_bytes: bundle.block().bytes(),
+            needed,
+            reused: needed,
+            read: 0,
+            evicted: 0,
+            timing: SwitchTiming {
+                queue: cx.now.saturating_sub(pending.arrived),
+                ..SwitchTiming::default()
+            },
+        };
+        let name = session.name.clone();
+        self.answer(&name, pending, &Ok(report));
+    }
+
+    /// Lets a switch wait if what takes its room now is on its way out; else refuses it.
+    fn wait_for_room(&mut self, entry: SessionEntry, task: TaskIndex, absent: usize) {
+        let available = self.eventual_room(task);
+        if absent <= available {
+            if !self.waiting.contains(&entry) {
+                self.waiting.push_back(entry);
+            }
+            return;
+        }
+        let bytes = self.bundle().block().bytes();
+        self.fail(
+            entry,
+            &EngineError::NoRoom {
+                needed_bytes: absent as u64 * bytes,
+                available_bytes: available as u64 * bytes,
+            },
+        );
+    }
+
+    /// Slots that the task's absent blocks could take once leases on old generations have ended
+    /// and reads that nobody waits for any more are done.
+    fn eventual_room(&self, task: TaskIndex) -> usize {
+        let bundle = self.bundle();
+        let mut firm = bundle.task_blocks(task).clone();
+        for session in self.open_sessions() {
+            let target = session.pending.as_ref().filter(|pending| pending.load.is_some());
+            let tasks = session.active.task.into_iter().chain(target.map(|pending| pending.task));
+            tasks.for_each(|task| firm.union_with(bundle.task_blocks(task)));
+        }
+        let mut held = self.residency.resident().clone();
+        held.union_with(self.residency.loading());
+        held.intersect_with(&firm);
+        self.pool.layout().slots() as usize - held.count_ones(..)
+    }
+
+    /// Plans reads for those of the blocks that are not on their way already. The caller has made
+    /// room for them.
+    fn request(&mut self, cx: &mut Context<'_>, missing: &FixedBitSet) {
+        let longest = (cx.limits.read_bytes / self.bundle().block().bytes()).max(1) as usize;
+        let absent: Vec<_> = missing.difference(self.residency.loading()).collect();
+        for extent in plan::extents(absent, longest) {
+            let blocks = plan::blocks(extent);
+            let blocks: Vec<_> =
+                blocks.filter_map(|b| Some((b, self.residency.allot(b)?))).collect();
+            if let Some(read) = self.read(cx.index, 0, blocks) {
+                cx.reads.push(read);
+            }
+        }
+    }
+
+    fn read(&self, model: usize, attempt: u8, blocks: Vec<(BlockIndex, Window)>) -> Option<Read> {
+        let offset = self.bundle().block_offset(blocks.first()?.0);
+        Some(Read { model, attempt, file: self.file.clone(), offset, blocks })
+    }
+
+    pub(super) fn read_done(&mut self, cx: &mut Context<'_>, completion: Completion) {
+        let Completion { read, result } = completion;
+        let Read { attempt, blocks, .. } = read;
+        if let Err(error) = result {
+            tracing::warn!(model = self.name(), attempt, %error, "a read failed");
+            return self.retry_or_give_up(cx, attempt, blocks);
+        }
+        for (_, window) in &blocks {
+            self.residency.filled(window);
+        }
+        for load in self.loads() {
+            load.last_read = cx.now;
+        }
+        let bundle = self.bundle().clone();
+        cx.effects.push(Effect::Verify(Verify { model: cx.index, attempt, bundle, blocks }));
+    }
+
+    pub(super) fn verified(&mut self, cx: &mut Context<'_>, verified: Verified) {
+        let Verified { attempt, good, bad, .. } = verified;
+        let mut arrived = FixedBitSet::with_capacity(self.bundle().len());
+        for (_, window) in good {
+            arrived.insert(self.residency.admit(window).index());
+        }
+        let mut complete = Vec::new();
+        let bundle = self.bundle().clone();
+        for session in self.sessions.iter_mut().flatten() {
+            let Some(Pending { task, load: Some(load), .. }) = &mut session.pending else {
+                continue;
+            };
+            load.missing -= bundle.task_blocks(*task).intersection_count(&arrived);
+            if load.missing == 0 {
+                complete.push(session.entry);
+            }
+        }
+        complete.into_iter().for_each(|entry| self.publish(cx, entry));
+        if !bad.is_empty() {
+            let blocks: Vec<_> = bad.iter().map(|(block, _)| block.0).collect();
+            tracing::warn!(model = self.name(), attempt, ?blocks, "blocks do not match");
+            self.retry_or_give_up(cx, attempt, bad);
+        }
+    }
+
+    /// Reads blocks once more, each by itself, so that one bad block harms no other; the second
+    /// time, gives them up.
+    fn retry_or_give_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        attempt: u8,
+        blocks: Vec<(BlockIndex, Window)>,
+    ) {
+        for (block, window) in blocks {
+            self.residency.release(window);
+            if attempt > 0 {
+                self.give_up(block);
+            } else if self.residency.pinned()[block.index()] {
+                let window = self.residency.allot(block);
+                let blocks = window.map(|window| (block, window)).into_iter().collect();
+                if let Some(read) = self.read(cx.index, attempt + 1, blocks) {
+                    cx.reads.push_retry(read);
+                }
+            }
+        }
+        self.withdraw(cx);
+    }
+
+    fn give_up(&mut self, block: BlockIndex) {
+        self.residency.quarantine(block);
+        let bundle = self.bundle().clone();
+        let needs = |task| bundle.task_blocks(task).contains(block.index());
+        let loading = self.open_sessions().filter_map(|session| {
+            let pending = session.pending.as_ref()?;
+            (pending.load.is_some() && needs(pending.task)).then_some((session.entry, pending.task))
+        });
+        for (entry, task) in loading.collect::<Vec<_>>() {
+            let task = bundle.task(task).name.clone();
+            self.fail(entry, &EngineError::Corrupt { task });
+        }
+    }
+
+    /// The commit point.
+    fn publish(&mut self, cx: &mut Context<'_>, entry: SessionEntry) {
+        let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
+        let Some(Pending { load: Some(_), .. }) = session.pending else { return };
+        let Some(pending) = session.pending.take() else { return };
+        let Some(load) = &pending.load else { return };
+        let begun = cx.clock.now();
+        let old = session.active.task();
+        let generation = session.active.generation.next();
+        session.active = Active { generation, task: Some(pending.task) };
+        self.residency.table().publish(entry, session.active);
+        if let Some(old) = old {
+            // The pin of the task that was active passes to its last readers.
+            if session.leases(old.generation) {
+                session.draining.push(old);
+            } else {
+                self.residency.unpin(old.task);
+            }
+        }
+        self.residency.touch(pending.task);
+        session.ring();
+        let report = SwitchReport {
+            generation,
+            outcome: if load.read == 0 { Outcome::Resident } else { Outcome::Loaded },
+            block_bytes: self.residency.bundle().block().bytes(),
+            needed: load.reused + load.read,
+            reused: load.reused,
+            read: load.read,
+            evicted: load.evicted,
+            timing: SwitchTiming {
+                queue: load.taken_up.saturating_sub(pending.arrived),
+                plan: load.planned.saturating_sub(load.taken_up),
+                read: load.last_read.saturating_sub(load.planned),
+                verify: begun.saturating_sub(load.last_read),
+                publish: cx.clock.now().saturating_sub(begun),
+            },
+        };
+        let name = session.name.clone();
+        self.answer(&name, pending, &Ok(report));
+    }
+
+    /// Ends a session's pending switch, if it has one, without effect.
+    pub(super) fn fail(&mut self, entry: SessionEntry, error: &EngineError) {
+        self.waiting.retain(|&waiting| waiting != entry);
+        let Some(session) = self.session(entry) else { return };
+        let Some(pending) = session.pending.take() else { return };
+        let name = session.name.clone();
+        if pending.load.is_some() {
+            self.residency.unpin(pending.task);
+        }
+        self.answer(&name, pending, &Err(error.clone()));
+    }
+
+    fn answer(&mut self, session: &str, pending: Pending, result: &SwitchResult) {
+        log(self.name(), session, &self.bundle().task(pending.task).name, result);
+        if let Some(id) = pending.request_id {
+            let answer = Answer { task: pending.task, result: Some(result.clone()) };
+            self.answers.0.put((session.to_owned(), id), answer);
+        }
+        for reply in pending.replies {
+            // The switch is done whether or not its caller still waits.
+            let _ = reply.send(result.clone());
+        }
+    }
+
+    /// Takes back reads that have not begun and that no switch needs any more.
+    fn withdraw(&mut self, cx: &mut Context<'_>) {
+        let pinned = self.residency.pinned();
+        let wanted = |read: &Read| read.blocks.iter().any(|(block, _)| pinned[block.index()]);
+        for read in cx.reads.withdraw(cx.index, wanted) {
+            for (_, window) in read.blocks {
+                self.residency.release(window);
+            }
+        }
+    }
+
+    /// Ends switches whose deadline has come.
+    pub(super) fn expire(&mut self, cx: &mut Context<'_>) {
+        let late = |p: &Pending| p.deadline <= cx.now;
+        let late = self.open_sessions().filter(|s| s.pending.as_ref().is_some_and(late));
+        let late: Vec<_> = late.map(|session| session.entry).collect();
+        if late.is_empty() {
+            return;
+        }
+        late.into_iter().for_each(|entry| self.fail(entry, &EngineError::DeadlineExceeded));
+        self.withdraw(cx);
+    }
+
+    /// Tries again to begin switches that wait for room.
+    pub(super) fn retry_waiting(&mut self, cx: &mut Context<'_>) {
+        for entry in std::mem::take(&mut self.waiting) {
+            self.start(cx, entry);
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.open_sessions().filter_map(|s| s.pending.as_ref()).map(|p| p.deadline).min()
+    }
+
+    pub(super) fn is_switching(&self) -> bool {
+        self.open_sessions().any(|session| session.pending.is_some())
+    }
+
+    fn loads(&mut self) -> impl Iterator<Item = &mut Load> {
+        let sessions = self.sessions.iter_mut().flatten();
+        sessions.filter_map(|session| session.pending.as_mut()?.load.as_mut())
+    }
+
+    pub(super) fn assert_pending_invariants(&self) {
+        for session in self.open_sessions() {
+            let Some(pending) = &session.pending else {
+                assert!(!self.waiting.contains(&session.entry), "who waits has a switch");
+                continue;
+            };
+            let blocks = self.bundle().task_blocks(pending.task);
+            let Some(load) = &pending.load else {
+                assert!(self.waiting.contains(&session.entry), "who cannot begin waits");
+                continue;
+            };
+            assert!(blocks.is_subset(self.residency.pinned()), "what is loaded is pinned");
+            let missing = blocks.difference_count(self.residency.resident());
+            assert_eq!(missing, load.missing, "missing blocks are counted");
+            assert!(missing > 0, "what is complete is published");
+            let mut there = self.residency.resident().clone();
+            there.union_with(self.residency.loading());
+            assert!(blocks.is_subset(&there), "what is missing is on its way");
+        }
+        let Room { free, evictable } = self.residency.room();
+        assert!(free + evictable <= self.pool.layout().slots() as usize, "no slot counts twice");
+    }
+}
+
+/// One line for each switch that says where its time went.
+fn log(model: &str, session: &str, task: &str, result: &SwitchResult) {
+    match result {
+        Ok(report) => {
+            let SwitchTiming { queue, plan, read, verify, publish } = report.timing;
+            let us = |time: Duration| time.as_micros() as u64;
+            tracing::info!(
+                model,
+                session,
+                task,
+                generation = report.generation.0,
+                outcome = ?report.outcome,
+                needed = report.needed,
+                read = report.read,
+                evicted = report.evicted,
+                queue_us = us(queue),
+                plan_us = us(plan),
+                read_us = us(read),
+                verify_us = us(verify),
+                publish_us = us(publish),
+                "switched"
+            );
+        }
+        Err(error) => tracing::warn!(model, session, task, %error, "not switched"),
+    }
+}
