@@ -2,13 +2,20 @@
 //!
 //! The modules form layers; each imports only from those below it (`ARCHITECTURE.md`).
 
+pub mod attach;
 pub mod bundle;
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod device;
 pub mod durable;
 pub mod engine;
+pub mod observe;
 pub mod proto;
 pub mod residency;
 pub mod storage;
 pub mod units;
+pub mod wire;
 
 const _: () = assert!(usize::BITS == 64, "pools and bundles are larger than 32 bits can address");

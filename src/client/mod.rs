@@ -1,0 +1,9 @@
+//! The client side: speaking to a daemon, and reading its memory in place.
+
+mod attachment;
+mod control;
+mod export;
+
+pub use attachment::{AttachError, Attachment, Lease};
+pub use control::{Control, connect};
+pub use export::{ExportError, export};

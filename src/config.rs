@@ -1,0 +1,493 @@
+//! The daemon's configuration: what the YAML file says becomes a [`Config`] that holds only valid
+//! values, or a list of everything that is wrong with it.
+//!
+//! Values are refused, never adjusted. Offline recipes are `compile::recipe`'s business.
+
+use bytesize::ByteSize;
+use rustix::{fs::OFlags, system::sysinfo};
+use serde::Deserialize;
+use std::{
+    collections::HashSet,
+    fmt, fs,
+    io::{self, Read as _},
+    net::SocketAddr,
+    ops::RangeInclusive,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use thiserror::Error;
+
+/// Largest configuration file.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Longest path of a Unix socket that the kernel takes.
+const MAX_SOCKET_PATH: usize = 107;
+const MEBIBYTE: u64 = 1 << 20;
+
+/// A valid configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Listen,
+    /// Who may connect.
+    pub peers: Peers,
+    /// What is served.
+    pub models: Vec<ModelConfig>,
+    /// Whether pools must be locked into memory.
+    pub lock_memory: bool,
+    /// How bundles are read.
+    pub storage: StorageConfig,
+    /// What bounds the daemon's work.
+    pub limits: LimitsConfig,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Unix socket of the gRPC services.
+    pub control: PathBuf,
+    /// Unix socket of the data plane.
+    pub attach: PathBuf,
+    /// Loopback address of the gRPC services.
+    pub tcp: Option<SocketAddr>,
+    /// Whether services describe themselves.
+    pub reflection: bool,
+}
+
+/// Users and groups that may connect besides root and the daemon's own user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// User ids.
+    pub uids: Vec<u32>,
+    /// Primary group ids.
+    pub gids: Vec<u32>,
+}
+
+/// A model to be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelConfig {
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// Room for its blocks.
+    pub pool_bytes: u64,
+    /// Task of the default session at start.
+    pub initial_task: Option<String>,
+}
+
+/// How bundles are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// Reading threads.
+    pub read_threads: usize,
+    /// Reads queued or under way.
+    pub reads_in_flight: usize,
+    /// Largest read.
+    pub read_bytes: u64,
+}
+
+/// What bounds the daemon's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Longest switch.
+    pub switch_timeout: Duration,
+    /// Longest wait for running switches when stopping.
+    pub drain_timeout: Duration,
+    /// Clients attached to a session.
+    pub clients_per_session: usize,
+    /// Connections to each socket.
+    pub connections: usize,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Levels, such as `info` or `synchromesh::engine=debug`.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why a configuration is not used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file is not YAML, or has keys or types that are not known.
+    #[error("{}: {source}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The cause, with line and column.
+        source: serde_yaml::Error,
+    },
+    /// Values are wrong.
+    #[error("{}: {}", path.display(), Problems(problems))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// All of them.
+        problems: Vec<Problem>,
+    },
+}
+
+/// What is wrong with a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, such as `models[0].bundle`.
+    pub key: String,
+    /// What is wrong, and what to do.
+    pub what: String,
+}
+
+struct Problems<'a>(&'a [Problem]);
+
+impl fmt::Display for Problems<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, Problem { key, what }) in self.0.iter().enumerate() {
+            write!(f, "{}{key}: {what}", if i == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    #[serde(default)]
+    listen: RawListen,
+    #[serde(default)]
+    peers: RawPeers,
+    models: Vec<RawModel>,
+    #[serde(default = "enabled")]
+    lock_memory: bool,
+    #[serde(default)]
+    storage: RawStorage,
+    #[serde(default)]
+    limits: RawLimits,
+    #[serde(default)]
+    log: RawLog,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawListen {
+    control: PathBuf,
+    attach: PathBuf,
+    tcp: Option<String>,
+    reflection: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawPeers {
+    uids: Vec<u32>,
+    gids: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawModel {
+    bundle: PathBuf,
+    pool_bytes: ByteSize,
+    #[serde(default)]
+    initial_task: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawStorage {
+    read_threads: u64,
+    reads_in_flight: u64,
+    read_bytes: ByteSize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLimits {
+    switch_timeout_ms: u64,
+    drain_timeout_ms: u64,
+    clients_per_session: u64,
+    connections: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLog {
+    filter: String,
+    format: LogFormat,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+impl Default for RawListen {
+    fn default() -> Self {
+        Self {
+            control: "/run/synchromesh/control.sock".into(),
+            attach: "/run/synchromesh/attach.sock".into(),
+            tcp: None,
+            reflection: true,
+        }
+    }
+}
+
+impl Default for RawStorage {
+    fn default() -> Self {
+        Self { read_threads: 4, reads_in_flight: 64, read_bytes: ByteSize::mib(1) }
+    }
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self {
+            switch_timeout_ms: 30_000,
+            drain_timeout_ms: 5_000,
+            clients_per_session: 16,
+            connections: 64,
+        }
+    }
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Peers {
+    /// Whether a process of this user and primary group may connect.
+    pub fn allow(&self, uid: u32, gid: u32) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        uid == 0 || uid == own || self.uids.contains(&uid) || self.gids.contains(&gid)
+    }
+}
+
+impl Config {
+    /// Reads a file and checks it, and the files that it names.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        if let Some(what) = untrusted(path).map_err(read)? {
+            return Err(invalid(vec![Problem { key: "the file itself".into(), what }]));
+        }
+        let text = read_text(path).map_err(read)?;
+        let config = Self::parse(&text, path)?;
+        let problems = config.check_files();
+        if problems.is_empty() { Ok(config) } else { Err(invalid(problems)) }
+    }
+
+    /// Checks a configuration's text; `path` is for messages. No other file is touched.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let raw: RawConfig = serde_yaml::from_str(text)
+            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
+        let mut check = Check::default();
+        let config = check.config(raw);
+        if check.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Invalid { path: path.to_owned(), problems: check.problems })
+        }
+    }
+
+    fn check_files(&self) -> Vec<Problem> {
+        let mut check = Check::default();
+        for (i, model) in self.models.iter().enumerate() {
+            match untrusted(&model.bundle) {
+                Ok(None) => {}
+                Ok(Some(what)) => check.wrong(format!("models[{i}].bundle"), what),
+                Err(error) => check.wrong(
+                    format!("models[{i}].bundle"),
+                    format!("cannot read {}: {error}", model.bundle.display()),
+                ),
+            }
+        }
+        check.problems
+    }
+}
+
+/// Collects what is wrong.
+#[derive(Default)]
+struct Check {
+    problems: Vec<Problem>,
+}
+
+impl Check {
+    fn wrong(&mut self, key: impl Into<String>, what: impl Into<String>) {
+        self.problems.push(Problem { key: key.into(), what: what.into() });
+    }
+
+    fn config(&mut self, raw: RawConfig) -> Config {
+        let RawConfig { listen, peers, models, lock_memory, storage, limits, log } = raw;
+        let RawPeers { uids, gids } = peers;
+        let RawLog { filter, format } = log;
+        if let Err(error) = filter.parse::<tracing_subscriber::filter::Targets>() {
+            self.wrong("log.filter", format!("{error}; use a level such as `info`"));
+        }
+        Config {
+            listen: self.listen(listen),
+            peers: Peers { uids, gids },
+            models: self.models(models),
+            lock_memory,
+            storage: self.storage(storage),
+            limits: self.limits(limits),
+            log: LogConfig { filter, format },
+        }
+    }
+
+    fn listen(&mut self, raw: RawListen) -> Listen {
+        let RawListen { control, attach, tcp, reflection } = raw;
+        for (key, path) in [("listen.control", &control), ("listen.attach", &attach)] {
+            self.absolute(key, path);
+            if path.as_os_str().len() > MAX_SOCKET_PATH {
+                self.wrong(key, format!("a socket's path has at most {MAX_SOCKET_PATH} bytes"));
+            }
+        }
+        if control == attach {
+            self.wrong("listen.attach", "is the same path as listen.control: use another");
+        }
+        Listen { tcp: tcp.and_then(|address| self.loopback(&address)), control, attach, reflection }
+    }
+
+    fn loopback(&mut self, text: &str) -> Option<SocketAddr> {
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => return Some(address),
+            Ok(_) => {
+                self.wrong("listen.tcp", "only loopback addresses are allowed: 127.0.0.1:PORT")
+            }
+            Err(_) => self.wrong("listen.tcp", "is not an address: use 127.0.0.1:PORT"),
+        }
+        None
+    }
+
+    fn models(&mut self, raw: Vec<RawModel>) -> Vec<ModelConfig> {
+        if raw.is_empty() {
+            self.wrong("models", "name at least one model");
+        }
+        let info = sysinfo();
+        let memory = info.totalram * u64::from(info.mem_unit);
+        let mut seen = HashSet::new();
+        let mut total = 0u64;
+        let mut models = Vec::with_capacity(raw.len());
+        for (i, RawModel { bundle, pool_bytes, initial_task }) in raw.into_iter().enumerate() {
+            self.absolute(&format!("models[{i}].bundle"), &bundle);
+            if !seen.insert(bundle.clone()) {
+                self.wrong(format!("models[{i}].bundle"), "is served by another entry already");
+            }
+            let pool_bytes = pool_bytes.as_u64();
+            total = total.saturating_add(pool_bytes);
+            if pool_bytes == 0 {
+                self.wrong(format!("models[{i}].pool_bytes"), "must be more than 0");
+            } else if total > memory {
+                self.wrong(
+                    format!("models[{i}].pool_bytes"),
+                    format!("pools of {total} bytes in all exceed the machine's {memory}"),
+                );
+            }
+            models.push(ModelConfig { bundle, pool_bytes, initial_task });
+        }
+        models
+    }
+
+    fn storage(&mut self, raw: RawStorage) -> StorageConfig {
+        let RawStorage { read_threads, reads_in_flight, read_bytes } = raw;
+        if reads_in_flight < read_threads {
+            self.wrong("storage.reads_in_flight", "must not be below storage.read_threads");
+        }
+        let read_bytes = read_bytes.as_u64();
+        StorageConfig {
+            read_threads: self.within("storage.read_threads", read_threads, 1..=64) as usize,
+            reads_in_flight: self.within("storage.reads_in_flight", reads_in_flight, 1..=4096)
+                as usize,
+            read_bytes: self.within("storage.read_bytes", read_bytes, 4096..=64 * MEBIBYTE),
+        }
+    }
+
+    fn limits(&mut self, raw: RawLimits) -> LimitsConfig {
+        let RawLimits { switch_timeout_ms, drain_timeout_ms, clients_per_session, connections } =
+            raw;
+        let mut ms =
+            |key: &str, value| Duration::from_millis(self.within(key, value, 1..=3_600_000));
+        let switch_timeout = ms("limits.switch_timeout_ms", switch_timeout_ms);
+        let drain_timeout = ms("limits.drain_timeout_ms", drain_timeout_ms);
+        let mut count = |key: &str, value| self.within(key, value, 1..=4096) as usize;
+        LimitsConfig {
+            switch_timeout,
+            drain_timeout,
+            clients_per_session: count("limits.clients_per_session", clients_per_session),
+            connections: count("limits.connections", connections),
+        }
+    }
+
+    fn within(&mut self, key: &str, value: u64, range: RangeInclusive<u64>) -> u64 {
+        if !range.contains(&value) {
+            let (low, high) = range.into_inner();
+            self.wrong(key, format!("is {value}; {low} to {high} are allowed"));
+        }
+        value
+    }
+
+    fn absolute(&mut self, key: &str, path: &Path) {
+        let plain = |part| !matches!(part, std::path::Component::ParentDir);
+        if !path.is_absolute() || !path.components().all(plain) {
+            self.wrong(key, format!("`{}` must be an absolute path without `..`", path.display()));
+        }
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let file = fs::File::options()
+        .read(true)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        .open(path)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB"));
+    }
+    Ok(text)
+}
+
+/// Says why a file may not be relied on: somebody else could exchange it.
+fn untrusted(path: &Path) -> io::Result<Option<String>> {
+    let meta = fs::symlink_metadata(path)?;
+    let kind = meta.file_type();
+    let shown = path.display();
+    if kind.is_symlink() {
+        return Ok(Some(format!("{shown} is a symbolic link: name the file itself")));
+    }
+    if !kind.is_file() {
+        return Ok(Some(format!("{shown} is not a regular file")));
+    }
+    if meta.mode() & 0o002 != 0 {
+        return Ok(Some(format!("{shown} is writable by everybody: chmod o-w")));
+    }
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let mode = fs::metadata(folder)?.mode();
+    if mode & 0o002 != 0 && mode & 0o1000 == 0 {
+        return Ok(Some(format!("the folder of {shown} is writable by everybody: chmod o-w")));
+    }
+    Ok(None)
+}

@@ -1,0 +1,11 @@
+//! The gRPC control plane: takes calls, asks the engine, and puts its answers into words.
+//!
+//! Decides nothing itself. Handlers are cheap and share one thread with the engine's loop, so a
+//! call costs no hand-over between threads.
+
+mod errors;
+mod incoming;
+mod server;
+mod service;
+
+pub use server::{Server, ServerError};

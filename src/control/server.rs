@@ -1,0 +1,176 @@
+//! Sockets, limits, health and reflection around the service.
+
+use super::{errors::refusal, incoming, service::Service};
+use crate::{
+    config::Peers,
+    engine::{Clock, Handle},
+    proto::{DESCRIPTORS, task_service_server::TaskServiceServer},
+};
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+    task::JoinSet,
+};
+use tonic::{
+    Code, Request, Status,
+    service::{InterceptorLayer, Routes},
+    transport::server::UdsConnectInfo,
+};
+use tonic_health::server::HealthReporter;
+
+/// No request of this service is larger.
+const MAX_REQUEST_BYTES: usize = 64 << 10;
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+const MAX_STREAMS: u32 = 128;
+const CALLS_PER_CONNECTION: usize = 64;
+/// A peer that is silent this long is asked whether it still lives.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Health = tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>;
+
+/// Serves gRPC on the sockets that it is given.
+pub struct Server {
+    routes: Routes,
+    health: HealthReporter,
+    peers: Peers,
+    connections: usize,
+    tasks: JoinSet<Result<(), tonic::transport::Error>>,
+    stop: watch::Sender<bool>,
+    draining: Arc<AtomicBool>,
+}
+
+/// Why the server cannot serve.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// A socket cannot be used.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The socket's path or address.
+        address: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The descriptors of the protocol are not valid.
+    #[error("cannot serve reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+impl Server {
+    /// A server that reports NOT_SERVING and listens nowhere yet.
+    pub async fn new(
+        engine: Handle,
+        clock: Arc<dyn Clock>,
+        peers: Peers,
+        reflection: bool,
+        connections: usize,
+    ) -> Result<Self, ServerError> {
+        let draining = Arc::new(AtomicBool::new(false));
+        let ready_at = clock.now();
+        let service = Service { engine, clock, ready_at, draining: draining.clone() };
+        let service = TaskServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
+        let health = HealthReporter::new();
+        let health_service =
+            tonic_health::server::HealthService::from_health_reporter(health.clone());
+        let mut routes = Routes::new(service).add_service(Health::new(health_service));
+        if reflection {
+            let describe = || {
+                tonic_reflection::server::Builder::configure()
+                    .register_encoded_file_descriptor_set(DESCRIPTORS)
+                    .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            };
+            routes =
+                routes.add_service(describe().build_v1()?).add_service(describe().build_v1alpha()?);
+        }
+        let (stop, tasks) = (watch::Sender::new(false), JoinSet::new());
+        let server = Self { routes, health, peers, connections, tasks, stop, draining };
+        server.set_serving(false).await;
+        Ok(server)
+    }
+
+    /// Serves on a Unix socket.
+    pub fn serve_unix(&mut self, path: &Path) -> Result<(), ServerError> {
+        let failed = |source| ServerError::Listen { address: path.display().to_string(), source };
+        let listener = Arc::new(UnixListener::bind(path).map_err(failed)?);
+        let incoming = incoming::accept(self.connections, move || {
+            let listener = listener.clone();
+            async move { Ok(listener.accept().await?.0) }
+        });
+        let peers = self.peers.clone();
+        let check = move |request| check_peer(&peers, request);
+        let router = builder().layer(InterceptorLayer::new(check)).add_routes(self.routes.clone());
+        let stop = self.stopped();
+        self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
+        Ok(())
+    }
+
+    /// Serves on a loopback address, where the kernel does not tell who connects.
+    pub async fn serve_tcp(&mut self, address: SocketAddr) -> Result<(), ServerError> {
+        let failed = |source| ServerError::Listen { address: address.to_string(), source };
+        let listener = Arc::new(TcpListener::bind(address).await.map_err(failed)?);
+        let incoming = incoming::accept(self.connections, move || {
+            let listener = listener.clone();
+            async move {
+                let stream = listener.accept().await?.0;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            }
+        });
+        let router = builder().add_routes(self.routes.clone());
+        let stop = self.stopped();
+        self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
+        Ok(())
+    }
+
+    /// Tells health checks whether switches are taken.
+    pub async fn set_serving(&self, serving: bool) {
+        use tonic_health::ServingStatus::{NotServing, Serving};
+        self.draining.store(!serving, Ordering::Relaxed);
+        let status = if serving { Serving } else { NotServing };
+        self.health.set_service_status("", status).await;
+        self.health.set_service_status("synchromesh.v1.TaskService", status).await;
+    }
+
+    /// Takes no new connections, lets calls end, and returns when they have.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stop = self.stop.subscribe();
+        // An error means that the server is gone, which is a stop as well.
+        async move { drop(stop.wait_for(|stop| *stop).await.map(drop)) }
+    }
+}
+
+fn builder() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+fn check_peer(peers: &Peers, request: Request<()>) -> Result<Request<()>, Status> {
+    let info = request.extensions().get::<UdsConnectInfo>();
+    let peer = info.and_then(|info| info.peer_cred);
+    if peer.is_some_and(|peer| peers.allow(peer.uid(), peer.gid())) {
+        return Ok(request);
+    }
+    let what = "this user may not connect: see `peers` in the configuration";
+    Err(refusal(Code::PermissionDenied, "PEER_NOT_ALLOWED", what, HashMap::new()))
+}

@@ -1,0 +1,294 @@
+//! The calls of `TaskService`.
+
+use super::errors::{refusal, status};
+use crate::{
+    bundle::Bundle,
+    engine::{
+        Clock, Command, Handle, ModelStatus, Outcome, PoolStatus, SessionStatus, SwitchCommand,
+        SwitchReport, Target,
+    },
+    proto::{self, task_service_server::TaskService},
+    units::Generation,
+};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
+
+/// Longest request id.
+const MAX_REQUEST_ID_LEN: usize = 128;
+/// How much earlier than its caller a switch gives up, so that the answer can still be told: at
+/// the caller's own deadline the transport would cut the call off with CANCELLED.
+const ANSWER_TIME: Duration = Duration::from_millis(5);
+
+/// Serves the calls.
+pub(super) struct Service {
+    pub(super) engine: Handle,
+    pub(super) clock: Arc<dyn Clock>,
+    /// When the daemon was ready, on that clock.
+    pub(super) ready_at: Duration,
+    pub(super) draining: Arc<AtomicBool>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl TaskService for Service {
+    async fn switch_task(
+        &self,
+        request: Request<proto::SwitchTaskRequest>,
+    ) -> Answer<proto::SwitchTaskResponse> {
+        let arrived = self.clock.now();
+        let deadline = deadline(request.metadata(), arrived);
+        let proto::SwitchTaskRequest { model, session, task, request_id, expected_generation } =
+            request.into_inner();
+        if request_id.len() > MAX_REQUEST_ID_LEN {
+            let what = format!("request_id must have at most {MAX_REQUEST_ID_LEN} bytes");
+            return Err(refusal(Code::InvalidArgument, "BAD_REQUEST_ID", &what, HashMap::new()));
+        }
+        let command = SwitchCommand {
+            target: Target { model, session },
+            task,
+            request_id: (!request_id.is_empty()).then_some(request_id),
+            expected_generation: expected_generation.map(Generation),
+            arrived,
+            deadline,
+        };
+        let report = self.ask(|reply| Command::Switch(command, reply)).await?;
+        Ok(Response::new(report.into()))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<proto::OpenSessionRequest>,
+    ) -> Answer<proto::OpenSessionResponse> {
+        let proto::OpenSessionRequest { model, session } = request.into_inner();
+        let target = Target { model, session };
+        let session = self.ask(|reply| Command::OpenSession { target, reply }).await?;
+        Ok(Response::new(proto::OpenSessionResponse { session: Some(session.into()) }))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<proto::CloseSessionRequest>,
+    ) -> Answer<proto::CloseSessionResponse> {
+        let proto::CloseSessionRequest { model, session } = request.into_inner();
+        let target = Target { model, session };
+        self.ask(|reply| Command::CloseSession { target, reply }).await?;
+        Ok(Response::new(proto::CloseSessionResponse {}))
+    }
+
+    async fn list_models(
+        &self,
+        _: Request<proto::ListModelsRequest>,
+    ) -> Answer<proto::ListModelsResponse> {
+        let bundles = self.ask(|reply| Command::ListModels { reply }).await?;
+        let mut models: Vec<_> = bundles.iter().map(|bundle| model(bundle)).collect();
+        models.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Response::new(proto::ListModelsResponse { models }))
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<proto::GetStatusRequest>,
+    ) -> Answer<proto::GetStatusResponse> {
+        let model = request.into_inner().model;
+        let models = self.ask(|reply| Command::Status { model, reply }).await?;
+        let mut models: Vec<proto::ModelStatus> = models.into_iter().map(Into::into).collect();
+        models.sort_by(|a, b| a.name.cmp(&b.name));
+        let state = if self.draining.load(Ordering::Relaxed) {
+            proto::DaemonState::Draining
+        } else {
+            proto::DaemonState::Serving
+        };
+        Ok(Response::new(proto::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").into(),
+            state: state.into(),
+            uptime_ms: self.clock.now().saturating_sub(self.ready_at).as_millis() as u64,
+            models,
+        }))
+    }
+}
+
+impl Service {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(crate::engine::Reply<T>) -> Command,
+    ) -> Result<T, Status> {
+        self.engine.ask(command).await.map_err(|error| status(&error))
+    }
+}
+
+/// When an answer has to be there, from the call's `grpc-timeout`.
+fn deadline(metadata: &MetadataMap, arrived: Duration) -> Option<Duration> {
+    let timeout = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
+    Some(arrived + timeout.saturating_sub(ANSWER_TIME.min(timeout / 4)))
+}
+
+/// At most eight digits and a unit, as the gRPC protocol has it.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(value * 3600)),
+        "M" => Some(Duration::from_secs(value * 60)),
+        "S" => Some(Duration::from_secs(value)),
+        "m" => Some(Duration::from_millis(value)),
+        "u" => Some(Duration::from_micros(value)),
+        "n" => Some(Duration::from_nanos(value)),
+        _ => None,
+    }
+}
+
+fn amount(blocks: usize, block_bytes: u64) -> Option<proto::Amount> {
+    let blocks = blocks as u64;
+    Some(proto::Amount { blocks, bytes: blocks * block_bytes })
+}
+
+fn model(bundle: &Bundle) -> proto::Model {
+    let block = bundle.block();
+    let base = &bundle.base().region;
+    let mut tasks: Vec<_> = bundle
+        .meta()
+        .tasks
+        .iter()
+        .map(|task| proto::Task {
+            name: task.name.clone(),
+            needed: amount(task.blocks as usize, block.bytes()),
+            retained: task.retained,
+        })
+        .collect();
+    tasks.sort_by(|a, b| a.name.cmp(&b.name));
+    proto::Model {
+        name: bundle.model().to_owned(),
+        bundle_id: bundle.id().to_string(),
+        block_rows: block.rows() as u32,
+        block_cols: block.cols() as u32,
+        dtype: format!("{:?}", block.dtype()),
+        total: amount(bundle.len(), block.bytes()),
+        base_bytes: base.end - base.start,
+        tasks,
+    }
+}
+
+impl From<SwitchReport> for proto::SwitchTaskResponse {
+    fn from(report: SwitchReport) -> Self {
+        let SwitchReport {
+            generation,
+            outcome,
+            block_bytes,
+            needed,
+            reused,
+            read,
+            evicted,
+            timing,
+        } = report;
+        let outcome = match outcome {
+            Outcome::AlreadyActive => proto::SwitchOutcome::AlreadyActive,
+            Outcome::Resident => proto::SwitchOutcome::Resident,
+            Outcome::Loaded => proto::SwitchOutcome::Loaded,
+        };
+        let us = |time: Duration| time.as_micros() as u64;
+        Self {
+            generation: generation.0,
+            outcome: outcome.into(),
+            needed: amount(needed, block_bytes),
+            reused: amount(reused, block_bytes),
+            prefetched: amount(0, block_bytes),
+            read: amount(read, block_bytes),
+            evicted: amount(evicted, block_bytes),
+            timing: Some(proto::SwitchTiming {
+                queue_us: us(timing.queue),
+                plan_us: us(timing.plan),
+                read_us: us(timing.read),
+                verify_us: us(timing.verify),
+                publish_us: us(timing.publish),
+                total_us: us(timing.total()),
+            }),
+        }
+    }
+}
+
+impl From<SessionStatus> for proto::SessionStatus {
+    fn from(status: SessionStatus) -> Self {
+        let SessionStatus {
+            model,
+            session,
+            task,
+            generation,
+            pending_task,
+            clients,
+            draining_generations,
+        } = status;
+        Self {
+            model,
+            session,
+            task: task.unwrap_or_default(),
+            generation: generation.0,
+            pending_task: pending_task.unwrap_or_default(),
+            clients: clients as u32,
+            draining_generations: draining_generations as u32,
+        }
+    }
+}
+
+impl From<ModelStatus> for proto::ModelStatus {
+    fn from(status: ModelStatus) -> Self {
+        let ModelStatus { name, bundle_id, pool, sessions, quarantined, direct_io } = status;
+        let PoolStatus { slot_bytes, base_bytes, slots, pinned, locked } = pool;
+        let all = slots.free + slots.filling + slots.verifying + slots.resident;
+        Self {
+            name,
+            bundle_id,
+            pool: Some(proto::PoolStatus {
+                slot_bytes,
+                base_bytes,
+                slots: all as u64,
+                free: slots.free as u64,
+                filling: slots.filling as u64,
+                verifying: slots.verifying as u64,
+                resident: slots.resident as u64,
+                pinned: pinned as u64,
+                locked,
+            }),
+            sessions: sessions.into_iter().map(Into::into).collect(),
+            quarantined_blocks: quarantined as u64,
+            direct_io,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_the_protocol_has_them() {
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_timeout("1n"), Some(Duration::from_nanos(1)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for wrong in ["", "5", "S", "-1S", "+1S", "123456789S", "1X", "é", "1é"] {
+            assert_eq!(parse_timeout(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_due_before_its_caller_stops_waiting() {
+        let mut metadata = MetadataMap::new();
+        assert_eq!(deadline(&metadata, Duration::from_secs(9)), None);
+        metadata.insert("grpc-timeout", "1S".parse().unwrap());
+        let due = deadline(&metadata, Duration::from_secs(9)).unwrap();
+        assert_eq!(due, Duration::from_millis(9995));
+        metadata.insert("grpc-timeout", "800u".parse().unwrap());
+        let due = deadline(&metadata, Duration::ZERO).unwrap();
+        assert_eq!(due, Duration::from_micros(600));
+    }
+}

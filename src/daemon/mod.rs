@@ -1,0 +1,196 @@
+//! The daemon, put together: load models, open sockets, say that it is ready, serve, drain.
+//!
+//! All of control, attach and engine share one thread; reading and verifying have their own.
+
+mod socket;
+
+use crate::{
+    attach::Attach,
+    config::{Config, ModelConfig},
+    control::{Server, ServerError},
+    engine::{
+        Clock, Command, Engine, EngineError, Handle, Limits, LoadError, Model, ModelSpec,
+        Monotonic, RunError, Runtime, SwitchCommand, Target, run,
+    },
+};
+use sd_notify::NotifyState;
+use socket::SocketPath;
+use std::{io, sync::Arc, time::Duration};
+use thiserror::Error;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
+
+pub use socket::SocketError;
+
+/// How long connections may take to end once switches are done.
+const HANG_UP: Duration = Duration::from_millis(500);
+
+/// Why the daemon does not serve.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// A model cannot be served.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Two bundles hold a model of the same name.
+    #[error("two bundles hold a model `{0}`: names must differ")]
+    SameModel(String),
+    /// A model's initial task cannot be made active.
+    #[error("model `{model}`: initial task: {source}")]
+    InitialTask {
+        /// The model.
+        model: String,
+        /// The cause.
+        source: EngineError,
+    },
+    /// A socket's path cannot be used.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A socket cannot be used.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// A thread cannot be started.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The system refuses what every program needs.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT, then finishes what runs. `ready` is called once, when the
+/// first switch can be taken.
+pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), DaemonError> {
+    let models = load(&config.models, config.lock_memory)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve_models(config, models, ready))
+}
+
+fn load(configs: &[ModelConfig], lock_memory: bool) -> Result<Vec<Model>, DaemonError> {
+    let mut models = Vec::<Model>::with_capacity(configs.len());
+    for ModelConfig { bundle, pool_bytes, initial_task: _ } in configs {
+        let spec = ModelSpec { bundle: bundle.clone(), pool_bytes: *pool_bytes, lock_memory };
+        let model = Model::load(&spec)?;
+        if models.iter().any(|other| other.name() == model.name()) {
+            return Err(DaemonError::SameModel(model.name().to_owned()));
+        }
+        tracing::info!(
+            model = model.name(),
+            bundle = %model.bundle().id(),
+            blocks = model.bundle().len(),
+            tasks = model.bundle().task_indices().count(),
+            "loaded"
+        );
+        models.push(model);
+    }
+    Ok(models)
+}
+
+async fn serve_models(
+    config: &Config,
+    models: Vec<Model>,
+    ready: impl FnOnce(),
+) -> Result<(), DaemonError> {
+    let mut stop = StopSignal::new()?;
+    let listen = &config.listen;
+    // Held until the end: dropped, they remove the sockets.
+    let control_path = SocketPath::claim(&listen.control)?;
+    let attach_path = SocketPath::claim(&listen.attach)?;
+
+    let clock: Arc<dyn Clock> = Arc::new(Monotonic::start());
+    let storage = config.storage;
+    let (engine, runtime) = Runtime::start(storage.read_threads, storage.reads_in_flight)?;
+    let names: Vec<_> = models.iter().map(|model| model.name().to_owned()).collect();
+    let state = Engine::new(models, limits(config), clock.clone());
+    let engine_loop = tokio::spawn(run(state, runtime, clock.clone()));
+
+    let connections = config.limits.connections;
+    let peers = config.peers.clone();
+    let mut server =
+        Server::new(engine.clone(), clock.clone(), peers, listen.reflection, connections).await?;
+    server.serve_unix(control_path.path())?;
+    if let Some(address) = listen.tcp {
+        server.serve_tcp(address).await?;
+    }
+    let attach = Attach::bind(attach_path.path(), config.peers.clone(), connections);
+    let failed =
+        |source| ServerError::Listen { address: attach_path.path().display().to_string(), source };
+    let attach = tokio::spawn(attach.map_err(failed)?.serve(engine.clone()));
+
+    for (model, config) in names.into_iter().zip(&config.models) {
+        if let Some(task) = &config.initial_task {
+            activate(&engine, &*clock, model, task.clone()).await?;
+        }
+    }
+    server.set_serving(true).await;
+    tracing::info!(control = %listen.control.display(), attach = %listen.attach.display(), "ready");
+    notify(&[NotifyState::Ready]);
+    ready();
+
+    stop.wait().await;
+    tracing::info!("stopping");
+    notify(&[NotifyState::Stopping]);
+    server.set_serving(false).await;
+    engine.tell(Command::Drain).await;
+    if timeout(config.limits.drain_timeout, engine_loop).await.is_err() {
+        tracing::warn!("switches were still running at the drain timeout; they are given up");
+    }
+    // Clients may keep connections open for as long as they live.
+    let _ = timeout(HANG_UP, server.stop()).await;
+    attach.abort();
+    Ok(())
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        reads_in_flight: config.storage.reads_in_flight,
+        read_bytes: config.storage.read_bytes,
+        switch_timeout: config.limits.switch_timeout,
+        clients_per_session: config.limits.clients_per_session,
+    }
+}
+
+async fn activate(
+    engine: &Handle,
+    clock: &dyn Clock,
+    model: String,
+    task: String,
+) -> Result<(), DaemonError> {
+    let command = SwitchCommand {
+        target: Target { model: model.clone(), session: String::new() },
+        task,
+        request_id: None,
+        expected_generation: None,
+        arrived: clock.now(),
+        deadline: None,
+    };
+    let switched = engine.ask(|reply| Command::Switch(command, reply)).await;
+    switched.map(drop).map_err(|source| DaemonError::InitialTask { model, source })
+}
+
+/// Tells systemd, if it is there to be told.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd was not notified");
+    }
+}
+
+/// SIGTERM or SIGINT.
+struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn new() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

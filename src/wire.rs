@@ -1,0 +1,268 @@
+//! The messages of the data-plane socket (`SOCK_SEQPACKET`), version 1.
+//!
+//! ```text
+//! client → daemon   hello     magic "SMATTACH", version u32, zero u32,
+//!                             model [64], session [64], both filled up with zeros
+//! daemon → client   welcome   magic "SMATTACH", version u32, status u32, entry u32, zero u32,
+//!                             text [256], filled up with zeros
+//! ```
+//!
+//! Integers are little endian. With status 0 the welcome carries five descriptors: pool, table,
+//! bundle, epoch cell, doorbell. Otherwise the text says why there are none. Nothing else is sent;
+//! the connection is the membership, and its end is the end of the client's leases.
+
+use crate::{bundle::MAX_NAME_LEN, device::SessionEntry};
+use rustix::{
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
+    },
+};
+use std::{
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+use thiserror::Error;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, little_endian as le};
+
+const MAGIC: [u8; 8] = *b"SMATTACH";
+const VERSION: u32 = 1;
+const TEXT_LEN: usize = 256;
+
+/// Number of descriptors in a welcome.
+pub const DESCRIPTORS: usize = 5;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawHello {
+    magic: [u8; 8],
+    version: le::U32,
+    reserved: le::U32,
+    model: [u8; MAX_NAME_LEN],
+    session: [u8; MAX_NAME_LEN],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawWelcome {
+    magic: [u8; 8],
+    version: le::U32,
+    status: le::U32,
+    entry: le::U32,
+    reserved: le::U32,
+    text: [u8; TEXT_LEN],
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hello {
+    /// The model; empty for the only one.
+    pub model: String,
+    /// The session; empty for the default one.
+    pub session: String,
+}
+
+/// What a client gets: descriptors in the order pool, table, bundle, epoch cell, doorbell.
+#[derive(Debug)]
+pub struct Welcome {
+    /// The session's place in the table.
+    pub entry: SessionEntry,
+    /// The descriptors.
+    pub descriptors: [OwnedFd; DESCRIPTORS],
+}
+
+/// Why a message is not understood, or a request was refused.
+#[derive(Debug, Error)]
+pub enum WireError {
+    /// The socket failed.
+    #[error("the attach socket failed: {0}")]
+    Io(#[from] Errno),
+    /// The peer has gone.
+    #[error("the peer has closed the connection")]
+    Closed,
+    /// The message is not one of this protocol.
+    #[error("the peer does not speak this protocol")]
+    Malformed,
+    /// The peer speaks another version.
+    #[error("the peer speaks version {0} of the attach protocol, not {VERSION}")]
+    Version(u32),
+    /// The daemon refuses.
+    #[error("the daemon refuses: {0}")]
+    Refused(String),
+}
+
+impl Hello {
+    /// Sends the message.
+    pub fn send(&self, socket: impl AsFd) -> Result<(), WireError> {
+        let raw = RawHello {
+            magic: MAGIC,
+            version: VERSION.into(),
+            reserved: 0.into(),
+            model: padded(&self.model).ok_or(WireError::Malformed)?,
+            session: padded(&self.session).ok_or(WireError::Malformed)?,
+        };
+        send(socket, raw.as_bytes(), SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Receives the message. Descriptors that come with it are dropped by the kernel.
+    pub fn receive(socket: impl AsFd) -> Result<Self, WireError> {
+        let mut buffer = [0; size_of::<RawHello>() + 1];
+        let (len, _) = recv(socket, &mut buffer, RecvFlags::CMSG_CLOEXEC)?;
+        let raw = match RawHello::ref_from_bytes(&buffer[..len]) {
+            _ if len == 0 => return Err(WireError::Closed),
+            Ok(raw) if raw.magic == MAGIC => raw,
+            _ => return Err(WireError::Malformed),
+        };
+        check_version(raw.version)?;
+        let (model, session) = (text(&raw.model), text(&raw.session));
+        let (Some(model), Some(session)) = (model, session) else {
+            return Err(WireError::Malformed);
+        };
+        Ok(Self { model, session })
+    }
+}
+
+impl Welcome {
+    /// Sends the descriptors.
+    pub fn send(&self, socket: impl AsFd) -> Result<(), WireError> {
+        let raw = RawWelcome::new(0, self.entry.number(), "");
+        let fds: [BorrowedFd<'_>; DESCRIPTORS] = self.descriptors.each_ref().map(AsFd::as_fd);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(WireError::Malformed);
+        }
+        let bytes = [IoSlice::new(raw.as_bytes())];
+        sendmsg(socket, &bytes, &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Sends a refusal.
+    pub fn refuse(socket: impl AsFd, why: &str) -> Result<(), WireError> {
+        send(socket, RawWelcome::new(1, 0, why).as_bytes(), SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Receives the answer to a hello.
+    pub fn receive(socket: impl AsFd) -> Result<Self, WireError> {
+        let mut buffer = [0; size_of::<RawWelcome>()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let bytes = &mut [IoSliceMut::new(&mut buffer)];
+        let message = recvmsg(socket, bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let mut descriptors = Vec::with_capacity(DESCRIPTORS);
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = part {
+                descriptors.extend(fds);
+            }
+        }
+        if message.bytes == 0 {
+            return Err(WireError::Closed);
+        }
+        let lost = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
+        let raw = match RawWelcome::ref_from_bytes(&buffer[..message.bytes]) {
+            Ok(raw) if raw.magic == MAGIC && !message.flags.intersects(lost) => raw,
+            _ => return Err(WireError::Malformed),
+        };
+        check_version(raw.version)?;
+        if raw.status.get() != 0 {
+            return Err(WireError::Refused(text(&raw.text).unwrap_or_default()));
+        }
+        let entry = SessionEntry::new(raw.entry.get()).ok_or(WireError::Malformed)?;
+        let descriptors = descriptors.try_into().map_err(|_| WireError::Malformed)?;
+        Ok(Self { entry, descriptors })
+    }
+}
+
+impl RawWelcome {
+    fn new(status: u32, entry: u32, why: &str) -> Self {
+        let mut end = why.len().min(TEXT_LEN);
+        while !why.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self {
+            magic: MAGIC,
+            version: VERSION.into(),
+            status: status.into(),
+            entry: entry.into(),
+            reserved: 0.into(),
+            text: padded(&why[..end]).unwrap_or([0; TEXT_LEN]),
+        }
+    }
+}
+
+fn check_version(version: le::U32) -> Result<(), WireError> {
+    match version.get() {
+        VERSION => Ok(()),
+        other => Err(WireError::Version(other)),
+    }
+}
+
+fn padded<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+    Some(bytes)
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    let rest_is_zero = bytes[end..].iter().all(|&byte| byte == 0);
+    String::from_utf8(bytes[..end].to_vec()).ok().filter(|_| rest_is_zero)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC;
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+    }
+
+    #[test]
+    fn a_hello_and_a_welcome_arrive_as_they_were_sent() {
+        let (client, daemon) = pair();
+        let hello = Hello { model: "m".repeat(64), session: "default".into() };
+        hello.send(&client).unwrap();
+        assert_eq!(Hello::receive(&daemon).unwrap(), hello);
+
+        let fd = || std::fs::File::open("/dev/null").unwrap().into();
+        let entry = SessionEntry::new(5).unwrap();
+        let sent = Welcome { entry, descriptors: [fd(), fd(), fd(), fd(), fd()] };
+        sent.send(&daemon).unwrap();
+        assert_eq!(Welcome::receive(&client).unwrap().entry, entry);
+
+        Welcome::refuse(&daemon, &"é".repeat(300)).unwrap();
+        let refusal = Welcome::receive(&client).unwrap_err();
+        assert!(matches!(refusal, WireError::Refused(why) if why == "é".repeat(128)));
+    }
+
+    #[test]
+    fn other_messages_and_versions_are_refused() {
+        let (client, daemon) = pair();
+        for len in [1, 8, 143, 145, 4000] {
+            send(&client, &vec![7; len], SendFlags::NOSIGNAL).unwrap();
+            assert!(matches!(Hello::receive(&daemon), Err(WireError::Malformed)), "{len} bytes");
+        }
+        let mut other = RawHello {
+            magic: MAGIC,
+            version: 2.into(),
+            reserved: 0.into(),
+            model: [0; 64],
+            session: [0; 64],
+        };
+        send(&client, other.as_bytes(), SendFlags::NOSIGNAL).unwrap();
+        assert!(matches!(Hello::receive(&daemon), Err(WireError::Version(2))));
+        other.version = 1.into();
+        other.model = [0xff; 64];
+        send(&client, other.as_bytes(), SendFlags::NOSIGNAL).unwrap();
+        assert!(matches!(Hello::receive(&daemon), Err(WireError::Malformed)));
+        drop(client);
+        assert!(matches!(Hello::receive(&daemon), Err(WireError::Closed)));
+        assert!(Hello { model: "m".repeat(65), ..Hello::default() }.send(&daemon).is_err());
+    }
+}
