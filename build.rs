@@ -10,6 +10,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile([proto], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("synchromesh.v1.fds"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    let name = |function| format!("#[serde(serialize_with = \"crate::proto::{function}\")]");
+    tonic_prost_build::configure()
+        .message_attribute(".", "#[derive(serde::Serialize)]")
+        .field_attribute("SwitchTaskResponse.outcome", name("outcome_name"))
+        .field_attribute("GetStatusResponse.state", name("state_name"))
+        .compile_fds(descriptors)?;
     Ok(())
 }

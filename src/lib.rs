@@ -4,7 +4,9 @@
 
 pub mod attach;
 pub mod bundle;
+pub mod cli;
 pub mod client;
+pub mod compile;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -1,3 +1,9 @@
 //! The command line of Synchromesh.
 
-fn main() {}
+use clap::Parser as _;
+use std::process::ExitCode;
+use synchromesh::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

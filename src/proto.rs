@@ -14,5 +14,15 @@
 
 tonic::include_proto!("synchromesh.v1");
 
+// Messages serialize under the names of the protocol, enums by the names of their values.
+
+fn outcome_name<S: serde::Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(SwitchOutcome::try_from(*value).unwrap_or_default().as_str_name())
+}
+
+fn state_name<S: serde::Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(DaemonState::try_from(*value).unwrap_or_default().as_str_name())
+}
+
 /// The encoded descriptor set, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/synchromesh.v1.fds"));

@@ -1,7 +1,9 @@
 //! The ways in which a bundle can be wrong: one variant each, so that a test, an operator and a
 //! client can tell them apart.
+//!
+//! Names from the file are printed escaped: a file must not write to an operator's terminal.
 
-use super::{FORMAT, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_TASKS, ShapeError};
+use super::{FORMAT, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_INDEX_BYTES, MAX_TASKS, ShapeError};
 use crate::units::BLOCK_ALIGN;
 use safetensors::SafeTensorError;
 use std::{io, path::PathBuf};
@@ -21,13 +23,21 @@ pub enum Fault {
         needed: u64,
     },
     /// The header's length is out of bounds.
-    #[error("the header claims {0} bytes; at most {MAX_HEADER_BYTES} are allowed")]
+    #[error("the header claims {0} bytes, more than {MAX_HEADER_BYTES}: this is not a bundle")]
     HeaderLength(u64),
-    /// The header is not that of a safetensors file, or does not cover the data exactly.
+    /// The header is not that of a safetensors file, or its tensors overlap or leave holes.
     #[error("not a valid safetensors file: {0}")]
     Safetensors(#[from] SafeTensorError),
-    /// A key stands twice in the header.
-    #[error("the header names `{0}` twice")]
+    /// The tensors end before the file does, or after it.
+    #[error("the header tells of {claimed} bytes of data, the file has {found}: copy it again")]
+    DataLength {
+        /// Bytes of data that the header tells of.
+        claimed: u64,
+        /// Bytes of data in the file.
+        found: u64,
+    },
+    /// A key stands twice in the header, or a name twice in the model.
+    #[error("the bundle names {0:?} twice")]
     Duplicate(String),
     /// A safetensors file, but not a bundle.
     #[error("a safetensors file without `synchromesh` metadata: pack it into a bundle first")]
@@ -68,16 +78,22 @@ pub enum Fault {
         name: String,
     },
     /// A tensor that the format needs is not there.
-    #[error("tensor `{0}` is missing")]
+    #[error("tensor {0:?} is missing")]
     Missing(String),
     /// A tensor that the format does not know.
-    #[error("tensor `{0}` does not belong in a bundle")]
+    #[error("tensor {0:?} does not belong in a bundle")]
     Unexpected(String),
     /// A tensor stands where the format does not allow it.
-    #[error("tensor `{0}` is out of order")]
+    #[error("tensor {0:?} is out of order")]
     OutOfOrder(String),
+    /// Padding that is not needed, or is not zero: it could hide anything.
+    #[error("padding {0:?} is not the few zeros up to the next multiple of {BLOCK_ALIGN}")]
+    Padding(String),
+    /// The index is too large.
+    #[error("the index has {0} bytes; at most {MAX_INDEX_BYTES} are allowed")]
+    IndexLength(u64),
     /// A tensor's type or shape differs from what the metadata implies.
-    #[error("tensor `{name}` is {found}; the metadata implies {expected}")]
+    #[error("tensor {name:?} is {found}; the metadata implies {expected}")]
     TensorShape {
         /// The tensor.
         name: String,
@@ -87,13 +103,13 @@ pub enum Fault {
         expected: String,
     },
     /// A tensor of the model has no elements or is too large.
-    #[error("tensor `{0}` has an empty or oversized shape")]
+    #[error("tensor {0:?} has an empty or oversized shape")]
     TensorSize(String),
     /// Header or index do not match the digest stored in the file.
     #[error("header or index are damaged: their digest does not match")]
     Digest,
     /// A grid points past the blocks.
-    #[error("`{name}` refers to block {block}, but there are {blocks}")]
+    #[error("{name:?} refers to block {block}, but there are {blocks}")]
     BlockIndex {
         /// The grid.
         name: String,
@@ -103,7 +119,7 @@ pub enum Fault {
         blocks: u64,
     },
     /// A task's own value is not in the task's set.
-    #[error("`{name}` refers to block {block}, which is not in the task's set")]
+    #[error("{name:?} refers to block {block}, which is not in the task's set")]
     OwnBlock {
         /// The overriding grid.
         name: String,

@@ -219,7 +219,7 @@ mod tests {
         fn pasting_every_cut_block_gives_the_tensor_back(rows in 1u64..100, cols in 1u64..200) {
             let block = BlockShape::new(32, 128, Dtype::U8).unwrap();
             let tiling = Tiling::new([rows, cols], block).unwrap();
-            let dense: Vec<u8> = (0..tiling.dense_len()).map(|i| (i % 251 + 1) as u8).collect();
+            let dense: Vec<u8> = (1..=251).cycle().take(tiling.dense_len()).collect();
             let mut copy = vec![0; dense.len()];
             let mut bytes = vec![0xff; block.len()];
             let mut inside = 0;

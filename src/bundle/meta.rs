@@ -1,11 +1,11 @@
 //! What a bundle says of itself, as JSON in `__metadata__["synchromesh"]`.
 //!
-//! These types are as untrusted as the file they come from; `parse` checks them against the
-//! tensors and hands them out inside a [`Bundle`](super::Bundle).
+//! These types are as untrusted as the file they come from; `parse` checks them, also against
+//! the tensors, and hands them out inside a [`Bundle`](super::Bundle).
 
-use super::BlockShape;
+use super::{BlockShape, Fault, MAX_TASKS, is_name};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use std::{fmt, str::FromStr};
+use std::{collections::HashSet, fmt, str::FromStr};
 
 /// Identity of a bundle's inputs and settings: the first 16 bytes of a BLAKE3 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,6 +89,57 @@ pub struct InputDigest {
     pub role: String,
     /// BLAKE3 over names, types, shapes and bytes of the tensors used, in hexadecimal.
     pub blake3: String,
+}
+
+impl Meta {
+    /// Checks what can be checked without the tensors.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let Self {
+            format: _,
+            model,
+            bundle_id: _,
+            block,
+            tasks,
+            tensors,
+            layout: _,
+            provenance: _,
+        } = self;
+        block.check()?;
+        if !is_name(model) {
+            return Err(Fault::Name { what: "model", name: model.clone() });
+        }
+        if !(1..=MAX_TASKS).contains(&tasks.len()) {
+            return Err(Fault::tasks(tasks.len()));
+        }
+        let mut seen = HashSet::new();
+        for task in tasks {
+            task.check()?;
+            if !seen.insert(&task.name) {
+                return Err(Fault::Duplicate(format!("tasks/{}", task.name)));
+            }
+        }
+        let mut seen = HashSet::new();
+        match tensors.iter().find(|tensor| !seen.insert(&tensor.name)) {
+            Some(twice) => Err(Fault::Duplicate(format!("grid/{}", twice.name))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl TaskMeta {
+    fn check(&self) -> Result<(), Fault> {
+        if !is_name(&self.name) {
+            return Err(Fault::Name { what: "task", name: self.name.clone() });
+        }
+        let shares = [Some(self.retained), Some(self.best), self.keep];
+        if !shares.into_iter().flatten().all(|share| (0.0..=1.0).contains(&share)) {
+            return Err(Fault::Task {
+                task: self.name.clone(),
+                problem: "has a share beyond 0 to 1",
+            });
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for BundleId {

@@ -10,12 +10,14 @@ mod fault;
 mod geometry;
 mod meta;
 mod parse;
+mod verify;
 mod writer;
 
 pub use checksum::{Subject, checksum};
 pub use fault::{Fault, OpenError};
 pub use geometry::{BlockShape, ShapeError, Tiling};
 pub use meta::{BundleId, InputDigest, LayoutMeta, Meta, Provenance, TaskMeta, TensorMeta};
+pub use verify::{Damage, VerifyError};
 pub use writer::{BaseSpec, GridSpec, Tables, WriteError, Writer};
 
 use crate::units::{BlockIndex, TaskIndex};
@@ -29,16 +31,22 @@ pub const FORMAT: u32 = 1;
 pub const ABSENT: u32 = u32::MAX;
 /// Most tasks in a bundle.
 pub const MAX_TASKS: usize = 64;
-/// Most blocks in a bundle; keeps an index under 2 GiB.
-pub const MAX_BLOCKS: u64 = 1 << 28;
+/// Most blocks in a bundle: 256 GiB of the smallest ones.
+pub const MAX_BLOCKS: u64 = 1 << 26;
 /// Largest block.
 pub const MAX_BLOCK_BYTES: u64 = 16 << 20;
 /// Largest header.
 pub const MAX_HEADER_BYTES: u64 = 64 << 20;
+/// Largest index, which is held in memory.
+pub const MAX_INDEX_BYTES: u64 = 2 << 30;
 /// Longest name of a task or a model.
 pub const MAX_NAME_LEN: usize = 64;
 
 const _: () = assert!(MAX_BLOCKS < ABSENT as u64, "every index must differ from ABSENT");
+const _: () = assert!(
+    MAX_BLOCKS * 8 + MAX_BLOCKS / 8 * MAX_TASKS as u64 <= MAX_INDEX_BYTES / 2,
+    "checksums and sets of the largest bundle must leave half of the index to the grids"
+);
 
 /// A verified index of a bundle.
 #[derive(Debug)]

@@ -4,14 +4,17 @@
 //! Reads header and index only. Every size is bounded before anything is allocated from it.
 
 use super::{
-    ABSENT, Base, BaseTensor, Bundle, FORMAT, Fault, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_TASKS, Meta,
-    OpenError, PrunedTensor, Tiling, is_name,
+    ABSENT, Base, BaseTensor, Bundle, FORMAT, Fault, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_INDEX_BYTES,
+    Meta, OpenError, PrunedTensor, Tiling,
 };
-use crate::units::{BLOCK_ALIGN, TaskIndex};
+use crate::units::{BLOCK_ALIGN, TaskIndex, align_up};
 use fixedbitset::FixedBitSet;
 use memmap2::Mmap;
 use rustix::fs::OFlags;
-use safetensors::{Dtype, SafeTensors, tensor::Metadata, tensor::TensorInfo};
+use safetensors::{
+    Dtype, SafeTensorError,
+    tensor::{Metadata, TensorInfo},
+};
 use serde::{Deserialize, Deserializer, de};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -80,24 +83,34 @@ impl<'a> Raw<'a> {
             return Err(Fault::HeaderLength(length));
         }
         let needed = 8 + length;
-        let Some(json) = usize::try_from(length).ok().and_then(|n| rest.get(..n)) else {
+        let Some((json, data)) =
+            usize::try_from(length).ok().and_then(|n| rest.split_at_checked(n))
+        else {
             return Err(Fault::Truncated { len, needed });
         };
+        let json = str::from_utf8(json).map_err(SafeTensorError::InvalidHeader)?;
         refuse_duplicates(json)?;
-        let (_, tensors) = SafeTensors::read_metadata(bytes)?;
+        // Not `SafeTensors::read_metadata`: its sum of the lengths can overflow.
+        let tensors: Metadata =
+            serde_json::from_str(json).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+        if tensors.data_len() != data.len() {
+            let [claimed, found] = [tensors.data_len(), data.len()].map(|n| n as u64);
+            return Err(Fault::DataLength { claimed, found });
+        }
         let meta = read_meta(&tensors)?;
         if !needed.is_multiple_of(BLOCK_ALIGN) {
             return Err(Fault::Misaligned { what: "the data".into(), offset: needed });
         }
-        let (header, data) = bytes.split_at(8 + json.len());
+        let header = &bytes[..8 + json.len()];
         Ok(Self { header, data, tensors, meta })
     }
 
     fn validate(self) -> Result<Bundle, Fault> {
-        self.check_meta()?;
+        self.meta.check()?;
         let names = self.tensors.offset_keys();
         let index = self.check_order(&names)?;
         self.check_digest(index)?;
+        self.check_names(&names)?;
         let blocks = self.check_blocks()?;
         let checksums = self.u64s("index/checksum", blocks)?;
         let base = self.read_base(&names)?;
@@ -108,74 +121,46 @@ impl<'a> Raw<'a> {
         Ok(Bundle { meta: self.meta, checksums, tasks, tensors, base, blocks_offset })
     }
 
-    fn check_meta(&self) -> Result<(), Fault> {
-        let Meta {
-            format: _,
-            model,
-            bundle_id: _,
-            block,
-            tasks,
-            tensors,
-            layout: _,
-            provenance: _,
-        } = &self.meta;
-        block.check()?;
-        if !is_name(model) {
-            return Err(Fault::Name { what: "model", name: model.clone() });
-        }
-        if !(1..=MAX_TASKS).contains(&tasks.len()) {
-            return Err(Fault::tasks(tasks.len()));
-        }
-        let mut seen = HashSet::new();
-        for task in tasks {
-            if !is_name(&task.name) {
-                return Err(Fault::Name { what: "task", name: task.name.clone() });
-            }
-            if !seen.insert(&task.name) {
-                return Err(Fault::Duplicate(format!("tasks/{}", task.name)));
-            }
-            let shares = [Some(task.retained), Some(task.best), task.keep];
-            if !shares.into_iter().flatten().all(|share| (0.0..=1.0).contains(&share)) {
-                return Err(Fault::Task {
-                    task: task.name.clone(),
-                    problem: "has a share beyond 0 to 1",
-                });
-            }
-        }
-        let mut seen = HashSet::new();
-        match tensors.iter().find(|tensor| !seen.insert(&tensor.name)) {
-            Some(twice) => Err(Fault::Duplicate(format!("grid/{}", twice.name))),
-            None => Ok(()),
-        }
-    }
-
     /// Checks that tensors come in the order blocks, base, index, digest, and gives the index's
     /// range within the data.
     fn check_order(&self, names: &[String]) -> Result<std::ops::Range<usize>, Fault> {
         let mut reached = Section::Blocks;
         let mut index_start = None;
         for name in names {
-            let info = self.info(name)?;
             let section = Section::of(name).ok_or_else(|| Fault::Unexpected(name.clone()))?;
             if section == Section::Padding {
+                self.check_padding(name)?;
                 continue;
             }
-            if section < reached
-                || (section == reached && section.is_single() && info.data_offsets.0 > 0)
-            {
+            if section < reached {
                 return Err(Fault::OutOfOrder(name.clone()));
             }
             reached = section;
             if section == Section::Index {
-                index_start.get_or_insert(info.data_offsets.0);
+                index_start.get_or_insert(self.info(name)?.data_offsets.0);
             }
         }
         let digest = self.info("index/digest")?.data_offsets;
         if digest.1 != self.data.len() {
             return Err(Fault::OutOfOrder("index/digest".into()));
         }
-        let start = index_start.ok_or_else(|| Fault::Missing("index/checksum".into()))?;
-        Ok(start..digest.0)
+        let index = index_start.unwrap_or(digest.0)..digest.0;
+        match index.len() as u64 {
+            ..=MAX_INDEX_BYTES => Ok(index),
+            len => Err(Fault::IndexLength(len)),
+        }
+    }
+
+    /// Checks that padding is what the alignment of the next tensor needs, and zero. So there is
+    /// none before the blocks, and nothing is hidden where no checksum looks.
+    fn check_padding(&self, name: &str) -> Result<(), Fault> {
+        let (start, end) = self.info(name)?.data_offsets;
+        let needed = align_up(start as u64, BLOCK_ALIGN) == Some(end as u64) && start < end;
+        if needed && self.data[start..end].iter().all(|&byte| byte == 0) {
+            Ok(())
+        } else {
+            Err(Fault::Padding(name.to_owned()))
+        }
     }
 
     fn check_digest(&self, index: std::ops::Range<usize>) -> Result<(), Fault> {
@@ -183,6 +168,30 @@ impl<'a> Raw<'a> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.header).update(&self.data[index]);
         if hasher.finalize().as_bytes() == stored { Ok(()) } else { Err(Fault::Digest) }
+    }
+
+    /// Checks that every tensor is one that the metadata speaks of, and that none is both in the
+    /// base and cut into blocks.
+    fn check_names(&self, names: &[String]) -> Result<(), Fault> {
+        let tasks: HashSet<_> = self.meta.tasks.iter().map(|task| task.name.as_str()).collect();
+        let tensors: HashSet<_> = self.meta.tensors.iter().map(|t| t.name.as_str()).collect();
+        for name in names {
+            let known = match name.split_once('/') {
+                Some(("base", tensor)) if tensors.contains(tensor) => {
+                    return Err(Fault::Duplicate(tensor.to_owned()));
+                }
+                Some(("grid", tensor)) => tensors.contains(tensor),
+                Some(("own", rest)) => rest
+                    .split_once('/')
+                    .is_some_and(|(task, tensor)| tasks.contains(task) && tensors.contains(tensor)),
+                Some(("tasks", task)) => tasks.contains(task),
+                _ => true,
+            };
+            if !known {
+                return Err(Fault::Unexpected(name.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// Checks the tensor of blocks and gives their number.
@@ -206,7 +215,10 @@ impl<'a> Raw<'a> {
             let info = self.info(name)?;
             let [start, end] = [info.data_offsets.0, info.data_offsets.1].map(|n| self.in_file(n));
             if !start.is_multiple_of(BLOCK_ALIGN) {
-                return Err(Fault::Misaligned { what: format!("tensor `{name}`"), offset: start });
+                return Err(Fault::Misaligned { what: format!("tensor {name:?}"), offset: start });
+            }
+            if start == end {
+                return Err(Fault::TensorSize(name["base/".len()..].to_owned()));
             }
             if tensors.is_empty() {
                 region.start = start;
@@ -229,16 +241,16 @@ impl<'a> Raw<'a> {
             let wrong = |problem| Fault::Task { task: task.name.clone(), problem };
             let bytes =
                 self.bytes(&format!("tasks/{}", task.name), Dtype::U8, &[blocks.div_ceil(8)])?;
+            let used = (blocks - 1) % 8 + 1;
+            if bytes.last().is_some_and(|&last| u16::from(last) >> used != 0) {
+                return Err(wrong("has bits set past the last block"));
+            }
             let words = bytes.chunks(size_of::<usize>()).map(|chunk| {
                 let mut word = [0; size_of::<usize>()];
                 word[..chunk.len()].copy_from_slice(chunk);
                 usize::from_le_bytes(word)
             });
-            let set = FixedBitSet::with_capacity_and_blocks(blocks.next_multiple_of(8), words);
-            if set.ones().next_back().is_some_and(|last| last >= blocks) {
-                return Err(wrong("has bits set past the last block"));
-            }
-            let set = FixedBitSet::with_capacity_and_blocks(blocks, set.as_slice().iter().copied());
+            let set = FixedBitSet::with_capacity_and_blocks(blocks, words);
             if set.is_clear() {
                 return Err(wrong("has no blocks"));
             }
@@ -256,7 +268,7 @@ impl<'a> Raw<'a> {
         blocks: usize,
         tasks: &[FixedBitSet],
     ) -> Result<Vec<PrunedTensor>, Fault> {
-        let mut owners = self.owners(names)?;
+        let mut owners = self.owners(names);
         let mut tensors = Vec::with_capacity(self.meta.tensors.len());
         for tensor in &self.meta.tensors {
             let tiling = Tiling::new(tensor.shape, self.meta.block)
@@ -275,30 +287,22 @@ impl<'a> Raw<'a> {
             }
             tensors.push(PrunedTensor { name: tensor.name.clone(), tiling, grid, own });
         }
-        let expected = names.iter().filter(|name| name.starts_with("grid/")).count();
-        if expected != tensors.len() {
-            let known: HashSet<_> = tensors.iter().map(|t| format!("grid/{}", t.name)).collect();
-            let stray = names.iter().find(|n| n.starts_with("grid/") && !known.contains(*n));
-            return Err(Fault::Unexpected(stray.cloned().unwrap_or_default()));
-        }
-        match owners.into_values().flatten().next() {
-            Some((_, name)) => Err(Fault::Unexpected(name.to_owned())),
-            None => Ok(tensors),
-        }
+        Ok(tensors)
     }
 
     /// Sorts the overriding grids, named `own/<task>/<tensor>`, by tensor.
-    fn owners<'n>(&self, names: &'n [String]) -> Result<Owners<'n>, Fault> {
+    fn owners<'n>(&self, names: &'n [String]) -> Owners<'n> {
         let mut owners = Owners::new();
         for name in names {
             let Some(rest) = name.strip_prefix("own/") else { continue };
-            let unexpected = || Fault::Unexpected(name.clone());
-            let (task, tensor) = rest.split_once('/').ok_or_else(unexpected)?;
-            let position = self.meta.tasks.iter().position(|t| t.name == task);
-            let position = position.and_then(|p| u32::try_from(p).ok()).ok_or_else(unexpected)?;
-            owners.entry(tensor).or_default().push((TaskIndex(position), name.as_str()));
+            for (position, task) in (0..).zip(&self.meta.tasks) {
+                let tensor = rest.strip_prefix(&task.name).and_then(|rest| rest.strip_prefix('/'));
+                if let Some(tensor) = tensor {
+                    owners.entry(tensor).or_default().push((TaskIndex(position), name.as_str()));
+                }
+            }
         }
-        Ok(owners)
+        owners
     }
 
     fn grid(&self, name: &str, tiling: Tiling, blocks: usize) -> Result<Vec<u32>, Fault> {
@@ -317,8 +321,8 @@ impl<'a> Raw<'a> {
         Ok(as_table::<le::U64>(bytes).iter().map(|value| value.get()).collect())
     }
 
-    /// The bytes of a tensor that must have this type and shape. The safetensors crate has
-    /// checked that its offsets lie within the data and agree with type and shape.
+    /// The bytes of a tensor that must have this type and shape. `Metadata` has checked that
+    /// offsets follow each other and agree with type and shape; they end where the data does.
     fn bytes(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&'a [u8], Fault> {
         let info = self.info(name)?;
         if info.dtype != dtype || info.shape != shape {
@@ -360,16 +364,14 @@ impl Section {
             "blocks" => Some(Self::Blocks),
             "index/checksum" | "index/base" => Some(Self::Index),
             "index/digest" => Some(Self::Digest),
+            // Names end up in logs and on terminals.
+            _ if name.contains(char::is_control) => None,
             _ if has("base/") => Some(Self::Base),
             _ if has("grid/") || has("own/") => Some(Self::Index),
             _ if has("tasks/") => Some(Self::Index),
             _ if has("pad/") => Some(Self::Padding),
             _ => None,
         }
-    }
-
-    fn is_single(self) -> bool {
-        matches!(self, Self::Blocks | Self::Digest)
     }
 }
 
@@ -410,12 +412,20 @@ fn check_every_block_is_placed(tensors: &[PrunedTensor], blocks: usize) -> Resul
     }
 }
 
-/// Refuses a JSON object that has a key twice: serde's maps would keep the last silently, and two
-/// readers could see two different files.
-fn refuse_duplicates(json: &[u8]) -> Result<(), Fault> {
-    struct Keys(HashSet<String>, Option<String>);
+/// Refuses a header that has a key twice, among the tensors or in `__metadata__`: serde's maps
+/// would keep the last silently, and two readers could see two different files.
+fn refuse_duplicates(json: &str) -> Result<(), Fault> {
+    struct Twice(Option<String>);
 
-    impl<'de> de::Visitor<'de> for &mut Keys {
+    impl<'de> de::DeserializeSeed<'de> for &mut Twice {
+        type Value = ();
+
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+            deserializer.deserialize_map(self)
+        }
+    }
+
+    impl<'de> de::Visitor<'de> for &mut Twice {
         type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -423,18 +433,23 @@ fn refuse_duplicates(json: &[u8]) -> Result<(), Fault> {
         }
 
         fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            let mut keys = HashSet::new();
             while let Some(key) = map.next_key::<String>()? {
-                map.next_value::<de::IgnoredAny>()?;
-                if let Some(twice) = self.0.replace(key) {
-                    self.1.get_or_insert(twice);
+                if key == "__metadata__" {
+                    map.next_value_seed(&mut *self)?;
+                } else {
+                    map.next_value::<de::IgnoredAny>()?;
+                }
+                if let Some(twice) = keys.replace(key) {
+                    self.0.get_or_insert(twice);
                 }
             }
             Ok(())
         }
     }
 
-    let mut keys = Keys(HashSet::new(), None);
-    // Errors of syntax are left to the safetensors crate, which reads the same bytes next.
-    let _ = serde_json::Deserializer::from_slice(json).deserialize_map(&mut keys);
-    keys.1.map_or(Ok(()), |twice| Err(Fault::Duplicate(twice)))
+    let mut twice = Twice(None);
+    // Errors of syntax are left to the safetensors crate, which reads the same text next.
+    let _ = serde_json::Deserializer::from_str(json).deserialize_map(&mut twice);
+    twice.0.map_or(Ok(()), |key| Err(Fault::Duplicate(key)))
 }

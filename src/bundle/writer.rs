@@ -4,7 +4,8 @@
 //! The same calls give the same bytes.
 
 use super::{
-    BlockShape, Bundle, Fault, MAX_BLOCKS, MAX_HEADER_BYTES, Meta, ShapeError, Subject, checksum,
+    BlockShape, Bundle, FORMAT, Fault, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_INDEX_BYTES, Meta,
+    Subject, checksum,
 };
 use crate::{
     durable::AtomicFile,
@@ -15,7 +16,13 @@ use safetensors::{
     Dtype,
     tensor::{Metadata, TensorInfo},
 };
-use std::{collections::HashMap, io, os::unix::fs::FileExt as _, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    ops::Range,
+    os::unix::fs::FileExt as _,
+    path::Path,
+};
 use thiserror::Error;
 
 /// A base tensor to come.
@@ -57,15 +64,12 @@ pub enum WriteError {
     /// Writing, syncing or renaming failed; the target is as it was.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The content does not fit the format.
-    #[error("the bundle would exceed a limit: {0}")]
-    Limit(Fault),
-    /// The block shape is not allowed.
-    #[error(transparent)]
-    Shape(#[from] ShapeError),
+    /// What was announced does not fit the format; nothing was written.
+    #[error("this cannot be a bundle: {0}")]
+    Limit(#[source] Fault),
     /// What was written does not read back as a valid bundle.
     #[error("what was written is not a valid bundle: {0}")]
-    Invalid(Fault),
+    Invalid(#[source] Fault),
 }
 
 /// Where a tensor's bytes lie in the file.
@@ -82,7 +86,8 @@ pub struct Writer {
     meta: Meta,
     header: Vec<u8>,
     base: Vec<Place>,
-    index_offset: u64,
+    /// From the first table to the digest.
+    index: Range<u64>,
     checksums: Vec<u64>,
     base_checksums: Vec<u64>,
     written: FixedBitSet,
@@ -90,6 +95,9 @@ pub struct Writer {
 
 impl Writer {
     /// Fixes the sizes and writes the header.
+    ///
+    /// # Panics
+    /// If an overriding grid is announced for a task or a tensor that is not in the metadata.
     pub fn create(
         target: &Path,
         meta: Meta,
@@ -97,14 +105,17 @@ impl Writer {
         base: &[BaseSpec],
         own: &[GridSpec],
     ) -> Result<Self, WriteError> {
-        meta.block.check()?;
+        if meta.format != FORMAT {
+            return Err(WriteError::Limit(Fault::Version(meta.format.into())));
+        }
+        meta.check().map_err(WriteError::Limit)?;
         if !(1..=MAX_BLOCKS).contains(&u64::from(blocks)) {
             return Err(WriteError::Limit(Fault::blocks(u64::from(blocks))));
         }
         let mut layout = Layout::default();
         layout.blocks(meta.block, blocks)?;
         let base = base.iter().map(|spec| layout.base(spec)).collect::<Result<Vec<_>, _>>()?;
-        let index_offset = layout.index(&meta, blocks, base.len(), own)?;
+        let index = layout.index(&meta, blocks, base.len(), own)?;
         let header = layout.header(&meta)?;
         let shift = header.len() as u64;
         let file = AtomicFile::create(target)?;
@@ -115,7 +126,7 @@ impl Writer {
             checksums: vec![0; blocks as usize],
             base_checksums: vec![0; base.len()],
             written: FixedBitSet::with_capacity(blocks as usize + base.len()),
-            index_offset: index_offset + shift,
+            index: index.start + shift..index.end + shift,
             file,
             meta,
             header,
@@ -153,7 +164,7 @@ impl Writer {
     /// Writes the tables, reads the index back as any reader would, and commits the file.
     ///
     /// # Panics
-    /// If a block or a base tensor was not written.
+    /// If a block or a base tensor was not written, or the tables are not what was announced.
     pub fn finish(self, tables: &Tables) -> Result<Bundle, WriteError> {
         assert!(self.written.is_full(), "every block and every base tensor is written");
         let mut index = Vec::new();
@@ -166,10 +177,12 @@ impl Writer {
             let bytes = set.as_slice().iter().flat_map(|word| word.to_le_bytes());
             index.extend(bytes.take(self.checksums.len().div_ceil(8)));
         }
+        let announced = self.index.end - self.index.start;
+        assert_eq!(index.len() as u64, announced, "the tables have the announced sizes");
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.header).update(&index);
         index.extend_from_slice(hasher.finalize().as_bytes());
-        self.file.file().write_all_at(&index, self.index_offset)?;
+        self.file.file().write_all_at(&index, self.index.start)?;
         let bundle = Bundle::from_file(self.file.file(), self.file.path());
         let bundle = bundle.map_err(|error| match error {
             super::OpenError::Refused { source, .. } => WriteError::Invalid(source),
@@ -200,18 +213,21 @@ impl Layout {
     }
 
     fn base(&mut self, spec: &BaseSpec) -> Result<Place, WriteError> {
+        if spec.bytes == 0 {
+            return Err(WriteError::Limit(Fault::TensorSize(spec.name.clone())));
+        }
         self.pad()?;
         self.push(format!("base/{}", spec.name), spec.dtype, spec.shape.clone(), spec.bytes)
     }
 
-    /// Lays out the index and gives its start.
+    /// Lays out the index and gives the place of what its digest covers.
     fn index(
         &mut self,
         meta: &Meta,
         blocks: u32,
         base: usize,
         own: &[GridSpec],
-    ) -> Result<u64, WriteError> {
+    ) -> Result<Range<u64>, WriteError> {
         self.pad()?;
         let start = self.end;
         self.push_table("index/checksum".into(), Dtype::U64, vec![blocks as usize])?;
@@ -234,8 +250,12 @@ impl Layout {
             let bytes = (blocks as usize).div_ceil(8);
             self.push_table(format!("tasks/{}", task.name), Dtype::U8, vec![bytes])?;
         }
+        let end = self.end;
+        if end - start > MAX_INDEX_BYTES {
+            return Err(WriteError::Limit(Fault::IndexLength(end - start)));
+        }
         self.push_table("index/digest".into(), Dtype::U8, vec![blake3::OUT_LEN])?;
-        Ok(start)
+        Ok(start..end)
     }
 
     fn push_table(
@@ -244,8 +264,10 @@ impl Layout {
         dtype: Dtype,
         shape: Vec<usize>,
     ) -> Result<(), WriteError> {
-        let elements = shape.iter().product::<usize>() as u64;
-        self.push(name, dtype, shape, elements * (dtype.bitsize() / 8) as u64)?;
+        let element = dtype.bitsize() / 8;
+        let bytes = shape.iter().try_fold(element, |bytes, &n| bytes.checked_mul(n));
+        let bytes = bytes.ok_or_else(|| WriteError::Limit(Fault::TensorSize(name.clone())))?;
+        self.push(name, dtype, shape, bytes as u64)?;
         Ok(())
     }
 
@@ -269,7 +291,9 @@ impl Layout {
     ) -> Result<Place, WriteError> {
         let overflow = || WriteError::Limit(Fault::TensorSize(name.clone()));
         let offset = self.end;
-        let end = offset.checked_add(bytes).ok_or_else(overflow)?;
+        // No file is longer; so neither padding nor the header in front can overflow.
+        let fits = |end: &u64| i64::try_from(*end).is_ok();
+        let end = offset.checked_add(bytes).filter(fits).ok_or_else(overflow)?;
         let [start, stop] = [offset, end].map(usize::try_from);
         let data_offsets = (start.map_err(|_| overflow())?, stop.map_err(|_| overflow())?);
         self.end = end;
@@ -279,6 +303,10 @@ impl Layout {
 
     /// The header with its length in front, filled up with spaces to the alignment.
     fn header(self, meta: &Meta) -> Result<Vec<u8>, WriteError> {
+        let mut names = HashSet::new();
+        if let Some((twice, _)) = self.tensors.iter().find(|(name, _)| !names.insert(name)) {
+            return Err(WriteError::Limit(Fault::Duplicate(twice.clone())));
+        }
         let meta = serde_json::to_string(meta).map_err(io::Error::other)?;
         let entries = HashMap::from([("synchromesh".to_owned(), meta)]);
         let tensors = Metadata::new(Some(entries), self.tensors)

@@ -35,14 +35,14 @@ pub enum SocketError {
 /// beside the socket tells the living from the dead, so there is no moment in which two daemons
 /// that start together could each remove the other's socket.
 #[derive(Debug)]
-pub struct SocketPath {
+pub(super) struct SocketPath {
     path: PathBuf,
     _lock: File,
 }
 
 impl SocketPath {
     /// Claims a path and removes a socket that nobody serves any more.
-    pub fn claim(path: &Path) -> Result<Self, SocketError> {
+    pub(super) fn claim(path: &Path) -> Result<Self, SocketError> {
         let io = |source| SocketError::Io { path: path.to_owned(), source };
         let mut lock_path = path.as_os_str().to_owned();
         lock_path.push(".lock");
@@ -62,7 +62,7 @@ impl SocketPath {
     }
 
     /// The path.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 }

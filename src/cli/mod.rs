@@ -1,0 +1,93 @@
+//! The commands: arguments in, tables or JSON out. What they do is done by the modules below.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, recipe or configuration.
+
+mod bundle;
+mod failure;
+mod interrupt;
+mod offline;
+mod operate;
+mod output;
+mod progress;
+mod serve;
+
+use clap::{Args, Parser, Subcommand};
+use failure::Failure;
+use std::{path::PathBuf, process::ExitCode};
+
+/// Switches a large model between block-sparse tasks by streaming only the blocks that differ.
+#[derive(Debug, Parser)]
+#[command(name = "synchromesh", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Choose the tasks' masks and show what they retain and share.
+    Align(offline::RecipeArgs),
+    /// Pack a bundle in which every task has its own best mask.
+    Pack(offline::RecipeArgs),
+    /// Align and pack.
+    Compile(offline::RecipeArgs),
+    /// Show what a bundle holds and how its tasks differ.
+    Inspect(bundle::BundleArgs),
+    /// Compare every block and base tensor of a bundle with its checksum.
+    Verify(bundle::BundleArgs),
+    /// Run the daemon.
+    Serve(serve::ServeArgs),
+    /// Make a task active.
+    Switch(operate::SwitchArgs),
+    /// Show what a daemon holds and serves.
+    Status(operate::StatusArgs),
+    /// List, open or close sessions.
+    Sessions(operate::SessionsArgs),
+    /// Attach to a session and write what it serves as a dense safetensors file.
+    Export(operate::ExportArgs),
+    /// Work with configurations.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether a configuration can be used.
+    Check(serve::CheckArgs),
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, Args)]
+struct OutputArgs {
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where a daemon is.
+#[derive(Clone, Debug, Args)]
+struct DaemonArgs {
+    /// Control socket of the daemon.
+    #[arg(long, value_name = "PATH", default_value = "/run/synchromesh/control.sock")]
+    control: PathBuf,
+}
+
+impl Cli {
+    /// Carries the command out and says how it went.
+    pub fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Align(args) => offline::align(&args),
+            Command::Pack(args) => offline::pack(&args),
+            Command::Compile(args) => offline::compile(&args),
+            Command::Inspect(args) => bundle::inspect(&args),
+            Command::Verify(args) => bundle::verify(&args),
+            Command::Serve(args) => serve::serve(&args),
+            Command::Switch(args) => operate::switch(&args),
+            Command::Status(args) => operate::status(&args),
+            Command::Sessions(args) => operate::sessions(&args),
+            Command::Export(args) => operate::export(&args),
+            Command::Config(ConfigCommand::Check(args)) => serve::check(&args),
+        };
+        result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+    }
+}

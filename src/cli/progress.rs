@@ -1,0 +1,66 @@
+//! Progress bars on standard error; without a terminal nothing is drawn.
+
+use super::interrupt::Interrupt;
+use crate::compile::Progress;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{borrow::Cow, sync::Mutex, sync::PoisonError};
+
+const TEMPLATE: &str =
+    "{prefix:>10} {bar:30} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}, {eta} left";
+
+/// A bar with bytes, rate and time left.
+pub(super) fn bar(stage: impl Into<Cow<'static, str>>, total_bytes: u64) -> ProgressBar {
+    // The template is a constant that a test renders.
+    let style = ProgressStyle::with_template(TEMPLATE);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total_bytes).with_style(style).with_prefix(stage)
+}
+
+/// Shows the stages of a compilation, one bar after another.
+pub(super) struct Bars {
+    interrupt: Interrupt,
+    current: Mutex<ProgressBar>,
+}
+
+impl Bars {
+    pub(super) fn new(interrupt: Interrupt) -> Self {
+        Self { interrupt, current: Mutex::new(ProgressBar::hidden()) }
+    }
+
+    fn with(&self, step: impl FnOnce(&mut ProgressBar)) {
+        step(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Progress for Bars {
+    fn stage(&self, name: &str, total_bytes: u64) {
+        self.with(|current| {
+            current.finish_and_clear();
+            *current = bar(name.to_owned(), total_bytes);
+        });
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.with(|current| current.inc(bytes));
+    }
+
+    fn cancelled(&self) -> bool {
+        self.interrupt.came()
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        self.with(|current| current.finish_and_clear());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_is_valid() {
+        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+    }
+}
