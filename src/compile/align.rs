@@ -59,10 +59,6 @@ impl Scores {
         Self { places, scores: vec![0.0; tasks * places], given: vec![TaskSet::EMPTY; places] }
     }
 
-    pub(super) fn places(&self) -> usize {
-        self.places
-    }
-
     /// A task's scores, by place.
     pub(super) fn of(&self, task: TaskIndex) -> &[f64] {
         &self.scores[task.index() * self.places..][..self.places]

@@ -25,7 +25,8 @@ use std::{
 /// A block's bytes, by the first half of their BLAKE3 digest.
 type Hash = [u8; 16];
 
-/// The blocks to store, numbered as they are found: by tensor, place, and the shared one first.
+/// The blocks to store, numbered as they are found: by tensor and place; at a place the shared one
+/// first, then those of overriding grids in the order of the grids. `pack` relies on it.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     /// By block: the tasks that keep it, never none.
@@ -158,7 +159,8 @@ impl<'a> Values<'a> {
     }
 
     /// The values that these tasks have at a place. The first is to be shared: the one of most
-    /// tasks; of equally many that of the weights, then that of the earliest task.
+    /// tasks; of equally many that of the weights, then that of the earliest task. The others
+    /// follow in the order of their earliest tasks.
     fn at(&mut self, place: usize, keepers: TaskSet) -> &[Value] {
         self.found.clear();
         let by_weight = keepers.intersection(self.by_weight);
@@ -177,6 +179,7 @@ impl<'a> Values<'a> {
                 (Reverse(value.tasks.len()), Some(value.hash) != weight, value.tasks.first())
             };
             self.found.sort_by_key(rank);
+            self.found[1..].sort_by_key(|value| value.tasks.first());
         }
         &self.found
     }

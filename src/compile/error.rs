@@ -89,6 +89,9 @@ pub enum InputError {
     /// A folder, a device or a pipe.
     #[error("{0}: not a regular file")]
     NotAFile(Origin),
+    /// The output would take the place of this file.
+    #[error("{0}: this is also the output")]
+    IsOutput(Origin),
     /// Not a safetensors file.
     #[error("{at}: not a valid safetensors file: {source}")]
     Format {
@@ -163,6 +166,9 @@ pub enum TensorFault {
     /// It has no elements, or too many.
     #[error("cannot be cut: it is empty or too large; exclude it")]
     Size,
+    /// It has no elements, which a bundle cannot hold.
+    #[error("has no elements: take it out of the weights")]
+    Empty,
     /// Its type is not one that its role allows.
     #[error("is {found:?}, but must be {expected}")]
     Type {

@@ -47,7 +47,10 @@ impl Inputs {
         let (cut, base) = classify(&weights, &recipe.prune)?;
         let block = block_shape(recipe, &cut)?;
         let pruned = cut.iter().map(|tensor| pruned(tensor, block)).collect::<Result<_, _>>()?;
-        let tasks = recipe.tasks.iter().map(TaskInput::open).collect::<Result<_, _>>()?;
+        let tasks = recipe.tasks.iter().map(TaskInput::open).collect::<Result<Vec<_>, _>>()?;
+        for source in tasks.iter().map(|task| &task.source).chain([&weights]) {
+            source.check_output(&recipe.output)?;
+        }
         let inputs = Self { block, weights, tasks, pruned, base };
         inputs.check_tasks()?;
         Ok(inputs)
@@ -117,6 +120,9 @@ fn classify<'w>(
         let included = if tensor.shape.len() == 2 { prune.included_by(name) } else { vec![] };
         included.iter().for_each(|&pattern| matched[pattern] = true);
         if included.is_empty() || prune.excludes(name) {
+            if tensor.bytes.is_empty() {
+                return Err(tensor.fault(TensorFault::Empty));
+            }
             base.push(name.to_owned());
         } else {
             cut.push(tensor);

@@ -2,7 +2,7 @@
 //!
 //! The steps are a line: `inputs` opens and checks what the `recipe` names, `score` measures each
 //! block, `align` chooses the masks, `content` finds the distinct blocks, `layout` orders them and
-//! `pack` writes. All but the last make a [`Plan`], so that [`align`] shows the figures that
+//! `pack` writes. All but the last make a `Plan`, so that [`align`] shows the figures that
 //! [`compile`] will give. Memory stays near the largest tensor: inputs are mapped, and what is
 //! kept of a block is its scores (8 bytes a task) and then some 50 bytes.
 

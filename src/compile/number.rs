@@ -49,24 +49,35 @@ static E5M2: [f32; 256] = {
 };
 
 /// The values of all bytes as sign, exponent and `mantissa_bits` of mantissa, without specials.
-const fn table(mantissa_bits: u32, bias: i32) -> [f32; 256] {
+const fn table(mantissa_bits: u32, bias: usize) -> [f32; 256] {
+    let scale = 1usize << mantissa_bits;
     let mut values = [0.0; 256];
-    let scale = 1 << mantissa_bits;
     let mut byte = 0;
     while byte < 256 {
         let (exponent, mantissa) = ((byte & 0x7f) / scale, byte % scale);
-        let (significand, exponent) =
+        let (significand, power) =
             if exponent == 0 { (mantissa, 1) } else { (scale + mantissa, exponent) };
-        let mut value = significand as f32 / scale as f32;
-        let mut power = exponent - bias;
-        while power != 0 {
-            value = if power > 0 { value * 2.0 } else { value / 2.0 };
-            power -= power.signum();
-        }
-        values[byte as usize] = if byte < 0x80 { value } else { -value };
+        let value = significand as f32 / scale as f32 * power_of_two(power, bias);
+        values[byte] = if byte < 0x80 { value } else { -value };
         byte += 1;
     }
     values
+}
+
+/// Two to the power of `exponent - bias`.
+const fn power_of_two(exponent: usize, bias: usize) -> f32 {
+    let mut value = 1.0;
+    let mut up = bias;
+    while up < exponent {
+        value *= 2.0;
+        up += 1;
+    }
+    let mut down = exponent;
+    while down < bias {
+        value /= 2.0;
+        down += 1;
+    }
+    value
 }
 
 #[cfg(test)]

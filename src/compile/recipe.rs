@@ -124,9 +124,6 @@ pub enum KeyFault {
     /// No source of importance, or several.
     #[error("give one of `norms`, `importance`, `mask` and `checkpoint`; {0} are given")]
     Sources(usize),
-    /// The output would take the place of an input.
-    #[error("{} is also an input", .0.display())]
-    OutputIsInput(PathBuf),
 }
 
 impl Recipe {
@@ -253,7 +250,7 @@ impl RawRecipe {
             return Err(wrong("model", KeyFault::Name(model)));
         }
         let RawBlock { rows: block_rows, cols: block_cols } = block;
-        let recipe = Recipe {
+        Ok(Recipe {
             model,
             output: folder.join(output),
             weights: weights.validate("weights", folder)?,
@@ -261,12 +258,7 @@ impl RawRecipe {
             block_cols,
             prune: prune.validate()?,
             tasks: validate_tasks(tasks, folder)?,
-        };
-        let inputs = recipe.tasks.iter().map(|task| &task.files).chain([&recipe.weights]);
-        if inputs.flat_map(Files::paths).any(|path| *path == recipe.output) {
-            return Err(wrong("output", KeyFault::OutputIsInput(recipe.output)));
-        }
-        Ok(recipe)
+        })
     }
 }
 
@@ -458,7 +450,6 @@ tasks:
             ("['*.weight']", "[]", "prune.include: at least one"),
             ("['*norm*']", "['[']", "prune.exclude: error parsing glob"),
             ("weights: [a.safetensors, /b.safetensors]", "weights: []", "weights: at least one"),
-            ("output: out/m.mesh", "output: city.safetensors", "city.safetensors is also an input"),
             (city, &many, "tasks: 67 entries; at most 64"),
         ] {
             let text = GOOD.replace(from, to);

@@ -96,6 +96,16 @@ impl Source {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Refuses to have a file replaced, under whatever name, that is read.
+    pub(super) fn check_output(&self, output: &Path) -> Result<(), InputError> {
+        let Ok(output) = output.canonicalize() else { return Ok(()) };
+        let is_output = |file: &&Mapped| file.path.canonicalize().is_ok_and(|path| path == output);
+        match self.files.iter().find(is_output) {
+            Some(file) => Err(InputError::IsOutput(self.at(&file.path))),
+            None => Ok(()),
+        }
+    }
+
     /// The tensor of this name.
     pub(super) fn get(&self, name: &str) -> Result<Tensor<'_>, InputError> {
         let Some((name, Located { file, info })) = self.tensors.get_key_value(name) else {

@@ -6,6 +6,7 @@
 //! invariants hold. [`run`] feeds it in the daemon; tests feed it a simulated store and clock.
 
 mod action;
+mod answers;
 mod clock;
 mod error;
 mod load;
@@ -83,8 +84,10 @@ impl Engine {
                 let model = verified.model;
                 self.with_model(now, model, |model, cx| model.verified(cx, verified));
             }
-            Action::Tick => self.each_model(now, Model::settle),
+            Action::Tick => {}
         }
+        // Not only when a tick comes: under a steady flow of actions none would.
+        self.each_model(now, |model, _| model.settle_leases());
         self.each_model(now, Model::retry_waiting);
         self.reads.pump(&mut self.effects);
         std::mem::take(&mut self.effects)

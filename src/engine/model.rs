@@ -2,10 +2,11 @@
 
 use super::{
     Effect, EngineError, Limits, MemberId, Membership, ModelStatus, PoolStatus, SessionStatus,
+    answers::Answers,
     clock::Clock,
     reads::Reads,
     session::{DEFAULT_SESSION, Session},
-    switch::{Answers, Waiting},
+    switch::Waiting,
 };
 use crate::{
     bundle::{Bundle, MAX_NAME_LEN, is_name},
@@ -150,7 +151,6 @@ impl Model {
 
     pub(super) fn detach(&mut self, member: MemberId) {
         self.sessions.iter_mut().flatten().for_each(|session| session.leave(member));
-        self.settle_leases();
     }
 
     pub(super) fn awaits_leases(&self) -> bool {
@@ -166,10 +166,6 @@ impl Model {
             session.draining = held;
             over.into_iter().for_each(|old| self.residency.unpin(old.task));
         }
-    }
-
-    pub(super) fn settle(&mut self, _: &mut Context<'_>) {
-        self.settle_leases();
     }
 
     pub(super) fn status(&self) -> ModelStatus {

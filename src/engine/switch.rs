@@ -11,6 +11,7 @@
 use super::{
     Effect, EngineError, Outcome, Reply, SwitchCommand, SwitchReport, SwitchTiming, Verified,
     Verify,
+    answers::{Answer, SwitchResult, log},
     model::{Context, Model},
     plan,
 };
@@ -21,11 +22,7 @@ use crate::{
     units::{BlockIndex, TaskIndex},
 };
 use fixedbitset::FixedBitSet;
-use lru::LruCache;
-use std::{collections::VecDeque, num::NonZeroUsize, time::Duration};
-
-/// Request ids that a model remembers.
-const REMEMBERED_REQUESTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+use std::{collections::VecDeque, time::Duration};
 
 /// A switch that is not published yet.
 pub(super) struct Pending {
@@ -53,33 +50,6 @@ struct Load {
 
 /// Sessions whose switch waits for room.
 pub(super) type Waiting = VecDeque<SessionEntry>;
-
-type SwitchResult = Result<SwitchReport, EngineError>;
-
-/// Answers to requests that carried an id, so that a repeat gets the same one.
-pub(super) struct Answers(LruCache<(String, String), Answer>);
-
-struct Answer {
-    task: TaskIndex,
-    /// `None` while the switch runs.
-    result: Option<SwitchResult>,
-}
-
-impl Default for Answers {
-    fn default() -> Self {
-        Self(LruCache::new(REMEMBERED_REQUESTS))
-    }
-}
-
-impl Answers {
-    /// Forgets the requests of a session.
-    pub(super) fn forget(&mut self, session: &str) {
-        let keys: Vec<_> = self.0.iter().map(|(key, _)| key.clone()).collect();
-        for key in keys.into_iter().filter(|(owner, _)| owner == session) {
-            self.0.pop(&key);
-        }
-    }
-}
 
 impl Model {
     pub(super) fn switch(
@@ -121,8 +91,10 @@ impl Model {
         reply: Reply<SwitchReport>,
     ) {
         let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
+        let cap = cx.now + cx.limits.switch_timeout;
+        let deadline = command.deadline.map_or(cap, |deadline| deadline.min(cap));
         if let Some(id) = &command.request_id {
-            match self.answers.0.get(&(session.name.clone(), id.clone())) {
+            match self.answers.get(&session.name, id) {
                 Some(answer) if answer.task != task => {
                     return drop(reply.send(Err(EngineError::RequestIdReused)));
                 }
@@ -134,6 +106,9 @@ impl Model {
                     // have left a result.
                     if let Some(pending) = &mut session.pending {
                         pending.replies.push(reply);
+                        // All its callers get one answer, so it is due when the first waits no
+                        // longer.
+                        pending.deadline = pending.deadline.min(deadline);
                     }
                     return;
                 }
@@ -144,18 +119,17 @@ impl Model {
         if let Some(expected) = command.expected_generation.filter(|&expected| expected != actual) {
             return drop(reply.send(Err(EngineError::GenerationMismatch { expected, actual })));
         }
-        if let Some(id) = &command.request_id {
-            let key = (session.name.clone(), id.clone());
-            self.answers.0.put(key, Answer { task, result: None });
-        }
+        let name = session.name.clone();
         self.fail(entry, &EngineError::Superseded);
-        let cap = cx.now + cx.limits.switch_timeout;
+        if let Some(id) = &command.request_id {
+            self.answers.put(&name, id, Answer { task, result: None });
+        }
         self.set_pending(
             Pending {
                 task,
                 request_id: command.request_id,
                 replies: vec![reply],
-                deadline: command.deadline.map_or(cap, |deadline| deadline.min(cap)),
+                deadline,
                 arrived: command.arrived,
                 load: None,
             },
@@ -380,6 +354,7 @@ impl Model {
         session.active = Active { generation, task: Some(pending.task) };
         self.residency.table().publish(entry, session.active);
         if let Some(old) = old {
+            self.residency.touch(old.task);
             // The pin of the task that was active passes to its last readers.
             if session.leases(old.generation) {
                 session.draining.push(old);
@@ -425,7 +400,7 @@ impl Model {
         log(self.name(), session, &self.bundle().task(pending.task).name, result);
         if let Some(id) = pending.request_id {
             let answer = Answer { task: pending.task, result: Some(result.clone()) };
-            self.answers.0.put((session.to_owned(), id), answer);
+            self.answers.put(session, &id, answer);
         }
         for reply in pending.replies {
             // The switch is done whether or not its caller still waits.
@@ -458,8 +433,13 @@ impl Model {
 
     /// Tries again to begin switches that wait for room.
     pub(super) fn retry_waiting(&mut self, cx: &mut Context<'_>) {
-        for entry in std::mem::take(&mut self.waiting) {
-            self.start(cx, entry);
+        // What begins takes or frees room, and so decides about others, whose turn may be over.
+        let mut before = usize::MAX;
+        while self.waiting.len() < before {
+            before = self.waiting.len();
+            for entry in std::mem::take(&mut self.waiting) {
+                self.start(cx, entry);
+            }
         }
     }
 
@@ -497,32 +477,5 @@ impl Model {
         }
         let Room { free, evictable } = self.residency.room();
         assert!(free + evictable <= self.pool.layout().slots() as usize, "no slot counts twice");
-    }
-}
-
-/// One line for each switch that says where its time went.
-fn log(model: &str, session: &str, task: &str, result: &SwitchResult) {
-    match result {
-        Ok(report) => {
-            let SwitchTiming { queue, plan, read, verify, publish } = report.timing;
-            let us = |time: Duration| time.as_micros() as u64;
-            tracing::info!(
-                model,
-                session,
-                task,
-                generation = report.generation.0,
-                outcome = ?report.outcome,
-                needed = report.needed,
-                read = report.read,
-                evicted = report.evicted,
-                queue_us = us(queue),
-                plan_us = us(plan),
-                read_us = us(read),
-                verify_us = us(verify),
-                publish_us = us(publish),
-                "switched"
-            );
-        }
-        Err(error) => tracing::warn!(model, session, task, %error, "not switched"),
     }
 }

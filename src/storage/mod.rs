@@ -54,15 +54,17 @@ pub enum ReadError {
     #[error("the storage takes no more reads")]
     Refused,
     /// The file ends before the request does.
-    #[error("the file ends at {end}, before the request does")]
+    #[error("the file has nothing at {end}, where the request goes on")]
     Eof {
-        /// Where the file ended.
+        /// The first byte that is missing: the file's end, or the request's offset beyond it.
         end: u64,
     },
 }
 
 /// A way to carry out reads. Every read that is taken completes exactly once, in any order, by a
-/// call of the sink that the backend was started with, on a thread of the backend's own.
+/// call of the sink that the backend was started with, on a thread of the backend's own. Dropped,
+/// a backend finishes what has begun and forgets what is queued; after that it uses neither the
+/// sink nor a window. `tests/storage.rs` holds every backend to this.
 pub trait Storage: Send {
     /// Takes a read without waiting for it. When the queue is full, or the backend has stopped,
     /// the read comes back.

@@ -1,0 +1,73 @@
+//! Answers of switches: the log line that each gets, and the memory of requests that carried an id,
+//! so that a repeat gets the same one.
+
+use super::{EngineError, SwitchReport, SwitchTiming};
+use crate::units::TaskIndex;
+use lru::LruCache;
+use std::{num::NonZeroUsize, time::Duration};
+
+/// Request ids that a model remembers.
+const REMEMBERED_REQUESTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+pub(super) type SwitchResult = Result<SwitchReport, EngineError>;
+
+/// The requests of a model's sessions, the latest used.
+pub(super) struct Answers(LruCache<(String, String), Answer>);
+
+/// A request that was met before.
+pub(super) struct Answer {
+    pub(super) task: TaskIndex,
+    /// `None` while the switch runs.
+    pub(super) result: Option<SwitchResult>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self(LruCache::new(REMEMBERED_REQUESTS))
+    }
+}
+
+impl Answers {
+    pub(super) fn get(&mut self, session: &str, id: &str) -> Option<&Answer> {
+        self.0.get(&(session.to_owned(), id.to_owned()))
+    }
+
+    pub(super) fn put(&mut self, session: &str, id: &str, answer: Answer) {
+        self.0.put((session.to_owned(), id.to_owned()), answer);
+    }
+
+    /// Forgets the requests of a session.
+    pub(super) fn forget(&mut self, session: &str) {
+        let keys: Vec<_> = self.0.iter().map(|(key, _)| key.clone()).collect();
+        for key in keys.into_iter().filter(|(owner, _)| owner == session) {
+            self.0.pop(&key);
+        }
+    }
+}
+
+/// One line for each switch that says where its time went.
+pub(super) fn log(model: &str, session: &str, task: &str, result: &SwitchResult) {
+    match result {
+        Ok(report) => {
+            let SwitchTiming { queue, plan, read, verify, publish } = report.timing;
+            let us = |time: Duration| time.as_micros() as u64;
+            tracing::info!(
+                model,
+                session,
+                task,
+                generation = report.generation.0,
+                outcome = ?report.outcome,
+                needed = report.needed,
+                read = report.read,
+                evicted = report.evicted,
+                queue_us = us(queue),
+                plan_us = us(plan),
+                read_us = us(read),
+                verify_us = us(verify),
+                publish_us = us(publish),
+                "switched"
+            );
+        }
+        Err(error) => tracing::warn!(model, session, task, %error, "not switched"),
+    }
+}

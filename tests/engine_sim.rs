@@ -1,0 +1,42 @@
+//! The engine in a simulated world: thousands of random lives, each with its own faults, clients
+//! that come, compute, die or write junk, and callers that repeat themselves or go away. After
+//! every action the invariants of `faults` are checked; see `sim::check`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a simulation does not expect must stop the test"
+)]
+
+mod common;
+mod sim;
+
+use sim::{bundles::Content, coverage::Coverage, sequence::Sequence};
+use std::{env, fs, rc::Rc};
+
+/// Lives, numbered from 0; the number is the seed.
+const SEQUENCES: u64 = 10_000;
+/// When this variable has a number, only that life is lived.
+const ONE: &str = "SYNCHROMESH_SEED";
+
+#[test]
+#[allow(clippy::print_stdout, reason = "what was met is worth a look: cargo test -- --nocapture")]
+fn ten_thousand_random_lives_keep_all_invariants() {
+    let contents = [("alpha", 9, 3), ("beta", 16, 4), ("gamma", 28, 6)];
+    let contents = contents.map(|(model, blocks, tasks)| Content::random(model, blocks, tasks));
+    let contents = contents.map(Rc::new);
+    let mut seen = Coverage::default();
+    if let Ok(seed) = env::var(ONE) {
+        return Sequence::run(seed.parse().unwrap(), &contents, &mut seen);
+    }
+    Sequence::run(0, &contents, &mut seen);
+    let before = open_descriptors();
+    (1..SEQUENCES).for_each(|seed| Sequence::run(seed, &contents, &mut seen));
+    assert_eq!(open_descriptors(), before, "I6: no descriptor is left open");
+    println!("{seen}");
+    seen.assert_complete();
+}
+
+fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}

@@ -1,0 +1,110 @@
+//! A client of the data plane: it maps what the daemon hands out and takes leases.
+
+use super::bundles::Content;
+use std::os::fd::OwnedFd;
+use synchromesh::{
+    device::{Active, ActiveTask, EpochCell, PoolView, SessionEntry, TableView},
+    engine::{MemberId, Membership},
+    units::{Generation, TaskIndex},
+};
+
+pub(crate) struct Client {
+    pub(crate) model: usize,
+    pub(crate) member: MemberId,
+    pub(crate) entry: SessionEntry,
+    pub(crate) table: TableView,
+    pub(crate) pool: PoolView,
+    pub(crate) cell: EpochCell,
+    doorbell: OwnedFd,
+    pub(crate) phase: Phase,
+    /// It never lets a lease go.
+    pub(crate) stuck: bool,
+}
+
+/// How far a client is on its way to a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Idle,
+    /// It has looked at the table.
+    Seen(ActiveTask),
+    /// It has announced what it saw, and not yet looked again.
+    Announced(ActiveTask),
+    /// It computes.
+    Leased(ActiveTask),
+    /// It has written what it should not.
+    Junk,
+}
+
+impl Client {
+    pub(crate) fn open(model: usize, membership: Membership) -> Self {
+        let Membership { member, entry, pool, table, bundle: _, cell, doorbell } = membership;
+        let table = TableView::open(table).unwrap();
+        let pool = PoolView::open(pool, table.layout()).unwrap();
+        let cell = EpochCell::open(cell).unwrap();
+        let phase = Phase::Idle;
+        Self { model, member, entry, table, pool, cell, doorbell, phase, stuck: false }
+    }
+
+    /// One step towards a lease, or out of it.
+    pub(crate) fn step(&mut self) {
+        self.phase = match self.phase {
+            Phase::Idle => match self.active().task() {
+                Some(task) => Phase::Seen(task),
+                None => Phase::Idle,
+            },
+            Phase::Seen(seen) => {
+                self.cell.announce(seen.generation);
+                Phase::Announced(seen)
+            }
+            Phase::Announced(seen) if self.active().task() == Some(seen) => Phase::Leased(seen),
+            Phase::Leased(leased) if self.stuck => Phase::Leased(leased),
+            Phase::Announced(_) | Phase::Leased(_) | Phase::Junk => {
+                self.cell.announce(Generation::NONE);
+                Phase::Idle
+            }
+        };
+    }
+
+    /// Takes a lease at once.
+    pub(crate) fn lease(&mut self) {
+        assert_eq!(self.phase, Phase::Idle, "one lease at a time");
+        (0..3).for_each(|_| self.step());
+        assert!(matches!(self.phase, Phase::Leased(_)), "there is something to lease");
+    }
+
+    pub(crate) fn write_junk(&mut self, value: u64) {
+        self.cell.announce(Generation(value));
+        self.phase = Phase::Junk;
+    }
+
+    pub(crate) fn active(&self) -> Active {
+        self.table.active(self.entry)
+    }
+
+    /// The task under lease.
+    pub(crate) fn leased(&self) -> Option<TaskIndex> {
+        if let Phase::Leased(leased) = self.phase { Some(leased.task) } else { None }
+    }
+
+    /// How often the doorbell rang since it was last asked.
+    pub(crate) fn rings(&self) -> u64 {
+        let mut count = [0; 8];
+        match rustix::io::read(&self.doorbell, &mut count) {
+            Ok(_) => u64::from_ne_bytes(count),
+            Err(error) => {
+                assert_eq!(error, rustix::io::Errno::AGAIN, "the doorbell is silent");
+                0
+            }
+        }
+    }
+
+    /// Whether all blocks of a task are where the table says, bit for bit.
+    pub(crate) fn assert_task(&self, content: &Content, task: TaskIndex) {
+        for block in content.task_blocks(task).ones() {
+            let index = synchromesh::units::BlockIndex(block as u32);
+            let slot = self.table.slot_of(index).expect("the table says where the block is");
+            let bytes = self.pool.slot(slot).expect("the slot exists");
+            assert!(bytes == content.blocks[block], "{task:?} has its block {block} in {slot:?}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! An engine with one small model, and short words for what tests do with it.
+
+use super::{
+    bundles::{BLOCK_BYTES, Content},
+    client::Client,
+    rig::{Answer, Rig, target},
+};
+use std::{ops::Range, rc::Rc, time::Duration};
+use synchromesh::{
+    engine::{Action, Command, EngineError, Limits, SessionStatus, SwitchCommand, SwitchReport},
+    units::BlockIndex,
+};
+
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const LIMITS: Limits = Limits {
+    reads_in_flight: 4,
+    read_bytes: 4 * BLOCK_BYTES,
+    switch_timeout: TIMEOUT,
+    clients_per_session: 2,
+};
+
+/// An engine with one model. Its tasks, `city`, `highway`, `parking` and so on, have these blocks.
+pub(crate) fn rig(slots: usize, tasks: &[Range<u32>]) -> Rig {
+    rig_with(slots, tasks, LIMITS)
+}
+
+pub(crate) fn rig_with(slots: usize, tasks: &[Range<u32>], limits: Limits) -> Rig {
+    Rig::new(&[(content("alpha", tasks), slots)], limits)
+}
+
+pub(crate) fn content(model: &'static str, tasks: &[Range<u32>]) -> Rc<Content> {
+    let tasks: Vec<_> = tasks.iter().map(|blocks| blocks.clone().collect()).collect();
+    Rc::new(Content::write(model, &tasks))
+}
+
+pub(crate) fn attach(rig: &mut Rig, session: &str) -> Client {
+    Client::open(0, rig.attach(target(session)).unwrap())
+}
+
+pub(crate) fn switch(rig: &mut Rig, session: &str, task: &str) -> Answer<SwitchReport> {
+    rig.switch(rig.command(session, task))
+}
+
+pub(crate) fn with_id(rig: &Rig, task: &str, id: &str) -> SwitchCommand {
+    SwitchCommand { request_id: Some(id.into()), ..rig.command("", task) }
+}
+
+pub(crate) fn detach(rig: &mut Rig, client: &Client) {
+    rig.apply(Action::Command(Command::Detach(client.member)));
+}
+
+pub(crate) fn session(rig: &mut Rig, name: &str) -> SessionStatus {
+    let status = rig.status().remove(0);
+    status.sessions.into_iter().find(|session| session.session == name).unwrap()
+}
+
+pub(crate) fn active(rig: &mut Rig) -> Option<String> {
+    session(rig, "default").task
+}
+
+pub(crate) fn resident(client: &Client, blocks: Range<u32>) -> Vec<u32> {
+    blocks.filter(|&block| client.table.slot_of(BlockIndex(block)).is_some()).collect()
+}
+
+pub(crate) fn corrupt(task: &str) -> EngineError {
+    EngineError::Corrupt { task: task.into() }
+}

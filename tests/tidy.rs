@@ -1,0 +1,168 @@
+//! What is kept tidy: sizes, layers, unsafe code, headers.
+
+#![allow(clippy::unwrap_used, reason = "a test says what it expects")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Modules from the bottom to the top, as in ARCHITECTURE.md. A module imports from rows below
+/// its own only.
+const LAYERS: [&[&str]; 9] = [
+    &["units", "durable"],
+    &["bundle", "config", "proto"],
+    &["device"],
+    &["storage", "compile", "wire"],
+    &["residency"],
+    &["engine"],
+    &["control", "attach", "observe", "client"],
+    &["daemon"],
+    &["cli"],
+];
+
+/// The files that may hold unsafe code.
+const UNSAFE: [&str; 6] = [
+    "src/attach/mod.rs",
+    "src/bundle/parse.rs",
+    "src/compile/source.rs",
+    "src/device/cell.rs",
+    "src/device/pool.rs",
+    "src/device/table.rs",
+];
+
+/// Most lines of a file before its tests.
+const MAX_LINES: usize = 500;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Each source file: its path from the root, and its text before the tests.
+fn sources() -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    rust_files(&root().join("src"), &mut files);
+    assert!(files.len() > 40, "the sources are found");
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let production =
+            text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned();
+        (path.strip_prefix(root()).unwrap().display().to_string(), production)
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn module_of(path: &str) -> &str {
+    let rest = path.strip_prefix("src/").unwrap();
+    rest.split(['/', '.']).next().unwrap()
+}
+
+fn layer_of(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|row| row.contains(&module))
+}
+
+/// Names that follow `crate::` in a source, groups included.
+fn imports(text: &str) -> Vec<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = code.collect::<Vec<_>>().join("\n");
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut item = String::new();
+            for c in group.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+                if c == ',' && depth == 0 {
+                    names.push(std::mem::take(&mut item));
+                } else {
+                    item.push(c);
+                }
+            }
+            names.push(item);
+        } else {
+            names.push(rest.to_owned());
+        }
+    }
+    let first_word = |name: String| {
+        name.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned()
+    };
+    names.into_iter().map(first_word).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn modules_import_only_from_layers_below() {
+    let mut checked = 0;
+    for (path, text) in sources() {
+        let module = module_of(&path);
+        if matches!(module, "lib" | "main") {
+            continue;
+        }
+        let layer = layer_of(module).unwrap_or_else(|| panic!("{path}: give {module} a layer"));
+        for import in imports(&text).into_iter().filter(|import| import != module) {
+            let below = layer_of(&import).unwrap_or_else(|| panic!("{path}: unknown {import}"));
+            assert!(below < layer, "{path} imports {import}, which is not below {module}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "imports are found: {checked}");
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_stays_small() {
+    for (path, text) in sources() {
+        assert!(text.starts_with("//! "), "{path} begins with what it is for");
+        let lines = text.lines().count();
+        assert!(lines <= MAX_LINES, "{path} has {lines} lines: split it");
+    }
+}
+
+#[test]
+fn unsafe_code_stands_where_the_architecture_says() {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        if code.into_iter().any(|line| line.contains("unsafe {") || line.contains("unsafe fn")) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    assert_eq!(found, UNSAFE.map(str::to_owned));
+}
+
+#[test]
+fn lint_exceptions_have_reasons() {
+    for (path, text) in sources() {
+        for (at, _) in text.match_indices("[allow(").chain(text.match_indices("[expect(")) {
+            let end = text[at..].find(")]").unwrap();
+            assert!(
+                text[at..at + end].contains("reason = "),
+                "{path}: an exception without reason"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_architecture_names_every_module() {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for module in LAYERS.iter().flat_map(|row| row.iter()) {
+        assert!(architecture.contains(&format!("`{module}`")), "ARCHITECTURE.md lacks {module}");
+    }
+}
