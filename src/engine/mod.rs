@@ -128,11 +128,12 @@ impl Engine {
                 let opened = opened.and_then(|m| self.models[m].open_session(&target.session));
                 let _ = reply.send(opened);
             }
-            Command::CloseSession { target, reply } => {
-                let closed = self.find(&target.model);
-                let closed = closed.and_then(|m| self.models[m].close_session(&target.session));
-                let _ = reply.send(closed);
-            }
+            Command::CloseSession { target, reply } => match self.find(&target.model) {
+                Ok(model) => self.with_model(now, model, |m, cx| {
+                    let _ = reply.send(m.close_session(cx, &target.session));
+                }),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Attach { target, reply } => self.attach(&target, reply),
             Command::Detach(member) => {
                 self.models.iter_mut().for_each(|model| model.detach(member));

@@ -100,7 +100,11 @@ impl Model {
 
     /// Closes a session. Clients must have detached, so no lease is left that could see its
     /// blocks go.
-    pub(super) fn close_session(&mut self, name: &str) -> Result<(), EngineError> {
+    pub(super) fn close_session(
+        &mut self,
+        cx: &mut Context<'_>,
+        name: &str,
+    ) -> Result<(), EngineError> {
         let entry = self.find_session(name)?;
         let Some(session) = self.session(entry) else { return Ok(()) };
         if session.name == DEFAULT_SESSION {
@@ -111,6 +115,7 @@ impl Model {
             return Err(EngineError::SessionInUse { name, clients });
         }
         self.fail(entry, &EngineError::SessionClosed);
+        self.withdraw(cx);
         self.settle_leases();
         if let Some(session) = self.sessions[entry.number() as usize].take() {
             if let Some(task) = session.active.task {

@@ -90,31 +90,12 @@ impl Model {
         command: SwitchCommand,
         reply: Reply<SwitchReport>,
     ) {
-        let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
         let cap = cx.now + cx.limits.switch_timeout;
         let deadline = command.deadline.map_or(cap, |deadline| deadline.min(cap));
-        if let Some(id) = &command.request_id {
-            match self.answers.get(&session.name, id) {
-                Some(answer) if answer.task != task => {
-                    return drop(reply.send(Err(EngineError::RequestIdReused)));
-                }
-                Some(Answer { result: Some(result), .. }) => {
-                    return drop(reply.send(result.clone()));
-                }
-                Some(Answer { result: None, .. }) => {
-                    // The session's pending switch is this request: any other end of it would
-                    // have left a result.
-                    if let Some(pending) = &mut session.pending {
-                        pending.replies.push(reply);
-                        // All its callers get one answer, so it is due when the first waits no
-                        // longer.
-                        pending.deadline = pending.deadline.min(deadline);
-                    }
-                    return;
-                }
-                None => {}
-            }
-        }
+        let Some(reply) = self.answer_repeat(entry, task, &command, deadline, reply) else {
+            return;
+        };
+        let Some(session) = self.session(entry) else { return };
         let actual = session.active.generation;
         if let Some(expected) = command.expected_generation.filter(|&expected| expected != actual) {
             return drop(reply.send(Err(EngineError::GenerationMismatch { expected, actual })));
@@ -136,6 +117,37 @@ impl Model {
             entry,
         );
         self.start(cx, entry);
+    }
+
+    /// Answers a request that was met before, or lets it wait with the first one. Gives the reply
+    /// back if the request is new.
+    fn answer_repeat(
+        &mut self,
+        entry: SessionEntry,
+        task: TaskIndex,
+        command: &SwitchCommand,
+        deadline: Duration,
+        reply: Reply<SwitchReport>,
+    ) -> Option<Reply<SwitchReport>> {
+        let session = self.sessions[entry.number() as usize].as_mut()?;
+        let Some(id) = &command.request_id else { return Some(reply) };
+        match self.answers.get(&session.name, id) {
+            None => return Some(reply),
+            Some(answer) if answer.task != task => {
+                let _ = reply.send(Err(EngineError::RequestIdReused));
+            }
+            Some(Answer { result: Some(result), .. }) => {
+                let _ = reply.send(result.clone());
+            }
+            // The session's pending switch is this request: any other end of it would have left a
+            // result. All its callers get one answer, so it is due when the first waits no longer.
+            Some(Answer { result: None, .. }) => {
+                let pending = session.pending.as_mut()?;
+                pending.replies.push(reply);
+                pending.deadline = pending.deadline.min(deadline);
+            }
+        }
+        None
     }
 
     fn set_pending(&mut self, pending: Pending, entry: SessionEntry) {
@@ -397,19 +409,19 @@ impl Model {
     }
 
     fn answer(&mut self, session: &str, pending: Pending, result: &SwitchResult) {
+        for reply in pending.replies {
+            // The switch is done whether or not its caller still waits.
+            let _ = reply.send(result.clone());
+        }
         log(self.name(), session, &self.bundle().task(pending.task).name, result);
         if let Some(id) = pending.request_id {
             let answer = Answer { task: pending.task, result: Some(result.clone()) };
             self.answers.put(session, &id, answer);
         }
-        for reply in pending.replies {
-            // The switch is done whether or not its caller still waits.
-            let _ = reply.send(result.clone());
-        }
     }
 
     /// Takes back reads that have not begun and that no switch needs any more.
-    fn withdraw(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn withdraw(&mut self, cx: &mut Context<'_>) {
         let pinned = self.residency.pinned();
         let wanted = |read: &Read| read.blocks.iter().any(|(block, _)| pinned[block.index()]);
         for read in cx.reads.withdraw(cx.index, wanted) {
