@@ -29,6 +29,12 @@ impl Interrupt {
         Ok(Self(flag))
     }
 
+    /// Listens to nothing.
+    #[cfg(test)]
+    pub(super) fn never() -> Self {
+        Self(Arc::default())
+    }
+
     /// Whether a signal came.
     pub(super) fn came(&self) -> bool {
         self.0.load(Ordering::Relaxed)

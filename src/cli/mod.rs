@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, recipe or configuration.
 
 mod bundle;
+mod demo;
 mod failure;
 mod interrupt;
 mod offline;
@@ -25,6 +26,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the whole story on this machine: make and compile a model, serve it, switch tasks,
+    /// check what is served, and compare with reloading. Takes about a minute; leaves nothing.
+    Demo(demo::DemoArgs),
     /// Choose the tasks' masks and show what they retain and share.
     Align(offline::RecipeArgs),
     /// Pack a bundle in which every task has its own best mask.
@@ -76,6 +80,7 @@ impl Cli {
     /// Carries the command out and says how it went.
     pub fn run(self) -> ExitCode {
         let result = match self.command {
+            Command::Demo(args) => demo::demo(&args),
             Command::Align(args) => offline::align(&args),
             Command::Pack(args) => offline::pack(&args),
             Command::Compile(args) => offline::compile(&args),

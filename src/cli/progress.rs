@@ -7,6 +7,7 @@ use std::{borrow::Cow, sync::Mutex, sync::PoisonError};
 
 const TEMPLATE: &str =
     "{prefix:>10} {bar:30} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}, {eta} left";
+const STEPS_TEMPLATE: &str = "{prefix:>10} {bar:30} {pos:>10} of {len}";
 
 /// A bar with bytes, rate and time left.
 pub(super) fn bar(stage: impl Into<Cow<'static, str>>, total_bytes: u64) -> ProgressBar {
@@ -14,6 +15,13 @@ pub(super) fn bar(stage: impl Into<Cow<'static, str>>, total_bytes: u64) -> Prog
     let style = ProgressStyle::with_template(TEMPLATE);
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(total_bytes).with_style(style).with_prefix(stage)
+}
+
+/// A bar that counts.
+pub(super) fn steps(stage: impl Into<Cow<'static, str>>, total: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template(STEPS_TEMPLATE);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total as u64).with_style(style).with_prefix(stage)
 }
 
 /// Shows the stages of a compilation, one bar after another.
@@ -60,7 +68,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_template_is_valid() {
+    fn the_templates_are_valid() {
         assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+        assert!(ProgressStyle::with_template(STEPS_TEMPLATE).is_ok());
     }
 }

@@ -10,14 +10,18 @@ use crate::{
     daemon, observe,
 };
 use clap::Args;
+use rustix::process::{Signal, getpid, kill_process};
 use serde::Serialize;
-use std::{panic, path::PathBuf, process};
+use std::{io, panic, path::PathBuf, process, thread};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "/etc/synchromesh/synchromesh.yaml")]
     config: PathBuf,
+    /// Stop when standard input ends: for whoever runs a daemon as a child process.
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
 }
 
 #[derive(Debug, Args)]
@@ -34,6 +38,9 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(Failure::usage)?;
     observe::log_to_stderr(&config.log);
     abort_on_panic();
+    if args.stop_with_stdin {
+        stop_with_stdin().map_err(Failure::failed)?;
+    }
     daemon::serve(&config, || {}).map_err(Failure::failed)
 }
 
@@ -45,6 +52,18 @@ fn abort_on_panic() {
         report(info);
         process::abort();
     }));
+}
+
+/// Does what SIGTERM does when standard input ends. The kernel closes a pipe whose other end has
+/// gone, however it went, so a daemon cannot outlive a parent that was killed.
+fn stop_with_stdin() -> io::Result<()> {
+    let watch = || {
+        // What is written there means nothing, and an input that cannot be read has ended too.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        // A signal to oneself cannot be refused.
+        let _ = kill_process(getpid(), Signal::TERM);
+    };
+    thread::Builder::new().name("stdin".into()).spawn(watch).map(drop)
 }
 
 /// What `config check` shows.

@@ -112,11 +112,6 @@ pub(super) fn independent(problem: &Problem, run: Run<'_>) -> Result<Masks, Comp
 }
 
 /// The number of places that a share stands for: at least one.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a share of a count is a non-negative number no larger than the count"
-)]
 fn budget(share: f64, places: usize) -> usize {
     let kept = (share * places as f64).round() as usize;
     kept.clamp(places.min(1), places)

@@ -1,0 +1,101 @@
+//! The other way to switch: reading the next task's whole sparse checkpoint.
+//!
+//! Reads as the daemon does, through the same backend with the same requests, into memory of the
+//! same kind. It verifies and publishes nothing, which only makes it faster.
+
+use super::{READ_BYTES, READ_THREADS, READS_IN_FLIGHT, Stop};
+use crate::{
+    bundle::Bundle,
+    cli::failure::Failure,
+    device::{MemoryError, Pool, PoolLayout, Window},
+    storage::{BlockFile, Completion, Preadv, Read, Storage as _},
+    units::BlockIndex,
+};
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+/// Reads of whole tasks, one at a time.
+pub(super) struct Reloader<'a> {
+    bundle: &'a Bundle,
+    file: Arc<BlockFile>,
+    storage: Preadv,
+    done: mpsc::Receiver<Completion>,
+    /// All windows between reloads, in the order of their slots.
+    windows: Vec<Window>,
+}
+
+impl<'a> Reloader<'a> {
+    /// Takes memory for the largest task.
+    pub(super) fn new(bundle: &'a Bundle, path: &Path) -> Result<Self, Failure> {
+        let largest = bundle.task_indices().map(|task| bundle.task_blocks(task).count_ones(..));
+        let largest = largest.max().unwrap_or_default();
+        let layout = PoolLayout::new(0, bundle.block().bytes(), largest as u32);
+        let layout = layout.ok_or_else(|| Failure::failed("a task is larger than memory"))?;
+        // The windows keep the memory.
+        let (_, windows) =
+            Pool::create::<MemoryError>(layout, false, |_| Ok(())).map_err(Failure::failed)?;
+        let (sender, done) = mpsc::channel();
+        let sink = move |completion| drop(sender.send(completion));
+        let storage = Preadv::start(READ_THREADS, READS_IN_FLIGHT, Box::new(sink));
+        Ok(Self {
+            bundle,
+            file: Arc::new(BlockFile::open(path).map_err(Failure::failed)?),
+            storage: storage.map_err(Failure::failed)?,
+            done,
+            windows,
+        })
+    }
+
+    /// Whether reads go past the page cache.
+    pub(super) fn direct(&self) -> bool {
+        self.file.direct()
+    }
+
+    /// Reads as many bytes as `count` blocks have, in one piece from `first` on, and gives the
+    /// time from the first request to the last completion.
+    pub(super) fn reload(
+        &mut self,
+        first: u32,
+        count: usize,
+        stop: &Stop,
+    ) -> Result<Duration, Failure> {
+        let mut reads = self.reads(first, count);
+        let mut under_way = 0;
+        let begun = Instant::now();
+        while !reads.is_empty() || under_way > 0 {
+            while let Some(read) = reads.pop_front() {
+                if let Err(read) = self.storage.submit(read) {
+                    reads.push_front(read);
+                    break;
+                }
+                under_way += 1;
+            }
+            let Completion { read, result } = self.done.recv().map_err(Failure::failed)?;
+            under_way -= 1;
+            result.map_err(Failure::failed)?;
+            self.windows.extend(read.blocks.into_iter().map(|(_, window)| window));
+            stop.check()?;
+        }
+        let time = begun.elapsed();
+        self.windows.sort_by_key(Window::slot);
+        Ok(time)
+    }
+
+    /// The requests that the daemon would make for these blocks.
+    fn reads(&mut self, first: u32, count: usize) -> VecDeque<Read> {
+        let longest = (READ_BYTES / self.bundle.block().bytes()).max(1) as usize;
+        let count = count.min(self.windows.len());
+        let mut blocks = (first..).map(BlockIndex).zip(self.windows.drain(..count));
+        let mut reads = VecDeque::new();
+        loop {
+            let blocks: Vec<_> = blocks.by_ref().take(longest).collect();
+            let Some((start, _)) = blocks.first() else { return reads };
+            let offset = self.bundle.block_offset(*start);
+            reads.push_back(Read { model: 0, attempt: 0, file: self.file.clone(), offset, blocks });
+        }
+    }
+}
