@@ -346,8 +346,9 @@ fn a_file_on_a_disk_is_read_past_the_page_cache(make: Make) {
     assert!(fetched() - before >= u64::from(BLOCKS) * BLOCK_ALIGN);
 }
 
-fn a_file_in_memory_is_read_whatever_it_says_of_direct_reads(make: Make) {
+fn a_file_in_memory_is_read_and_not_called_direct(make: Make) {
     let source = Source::in_folder(Path::new("/dev/shm"), 9 * BLOCK_ALIGN, 5);
+    assert!(!source.file.direct(), "a file system in memory has nothing to read past");
     let rig = Rig::start(make, 4);
     source.assert_filled(&rig.read(source.read(2, windows(6))));
     rig.submit(source.read(8, windows(2)));
@@ -377,7 +378,7 @@ macro_rules! conformance {
             dropped_at_any_moment_it_stops_and_lets_go_of_everything,
             a_backend_that_had_nothing_to_do_ends,
             a_file_on_a_disk_is_read_past_the_page_cache,
-            a_file_in_memory_is_read_whatever_it_says_of_direct_reads,
+            a_file_in_memory_is_read_and_not_called_direct,
         );)*
     };
     (@$backend:ident: $($case:ident,)*) => {

@@ -41,7 +41,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     if args.stop_with_stdin {
         stop_with_stdin().map_err(Failure::failed)?;
     }
-    daemon::serve(&config, || {}).map_err(Failure::failed)
+    daemon::serve(&config).map_err(Failure::failed)
 }
 
 /// A panic anywhere ends the process: the service manager starts a whole one, and clients keep

@@ -58,12 +58,11 @@ pub enum DaemonError {
     System(#[from] io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes what runs. `ready` is called once, when the
-/// first switch can be taken.
-pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), DaemonError> {
+/// Serves until SIGTERM or SIGINT, then finishes what runs.
+pub fn serve(config: &Config) -> Result<(), DaemonError> {
     let models = load(&config.models, config.lock_memory)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve_models(config, models, ready))
+    runtime.block_on(serve_models(config, models))
 }
 
 fn load(configs: &[ModelConfig], lock_memory: bool) -> Result<Vec<Model>, DaemonError> {
@@ -86,11 +85,7 @@ fn load(configs: &[ModelConfig], lock_memory: bool) -> Result<Vec<Model>, Daemon
     Ok(models)
 }
 
-async fn serve_models(
-    config: &Config,
-    models: Vec<Model>,
-    ready: impl FnOnce(),
-) -> Result<(), DaemonError> {
+async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonError> {
     let mut stop = StopSignal::new()?;
     let listen = &config.listen;
     // Held until the end: dropped, they remove the sockets.
@@ -125,7 +120,6 @@ async fn serve_models(
     server.set_serving(true).await;
     tracing::info!(control = %listen.control.display(), attach = %listen.attach.display(), "ready");
     notify(&[NotifyState::Ready]);
-    ready();
 
     stop.wait().await;
     tracing::info!("stopping");

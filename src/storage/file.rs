@@ -2,7 +2,7 @@
 
 use super::ReadError;
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, open, statx},
+    fs::{AtFlags, Mode, OFlags, StatxFlags, fstatfs, open, statx},
     io::{Errno, preadv, retry_on_intr},
 };
 use std::{
@@ -29,7 +29,10 @@ impl BlockFile {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         match open(path, flags | OFlags::DIRECT, Mode::empty()) {
-            Ok(file) => Ok(Self { direct: supports_direct(path), file: file.into() }),
+            Ok(file) => {
+                let file = File::from(file);
+                Ok(Self { direct: supports_direct(&file), file })
+            }
             Err(Errno::INVAL) => {
                 Ok(Self { file: open(path, flags, Mode::empty())?.into(), direct: false })
             }
@@ -88,9 +91,14 @@ impl AsFd for BlockFile {
     }
 }
 
-/// Asks the kernel (6.1 and later) whether O_DIRECT is honoured; older ones are believed.
-fn supports_direct(path: &Path) -> bool {
-    match statx(CWD, path, AtFlags::empty(), StatxFlags::DIOALIGN) {
+/// Whether O_DIRECT, which was accepted, is honoured. The kernel tells (since 6.1) of most file
+/// systems; of others it is believed, except of tmpfs, which has no storage to read from.
+fn supports_direct(file: &File) -> bool {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    if fstatfs(file).is_ok_and(|stat| stat.f_type as u64 == TMPFS_MAGIC) {
+        return false;
+    }
+    match statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
         Ok(stat) if stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
             stat.stx_dio_offset_align != 0
         }
