@@ -11,6 +11,7 @@ mod clock;
 mod error;
 mod load;
 mod model;
+mod pending;
 mod plan;
 mod reads;
 mod run;

@@ -4,9 +4,9 @@ use super::{
     Effect, EngineError, Limits, MemberId, Membership, ModelStatus, PoolStatus, SessionStatus,
     answers::Answers,
     clock::Clock,
+    pending::Waiting,
     reads::Reads,
     session::{DEFAULT_SESSION, Session},
-    switch::Waiting,
 };
 use crate::{
     bundle::{Bundle, MAX_NAME_LEN, is_name},

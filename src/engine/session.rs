@@ -1,6 +1,6 @@
 //! A session: its active task, the clients that read it, and old generations that leases hold.
 
-use super::{EngineError, MemberId, SessionStatus, switch::Pending};
+use super::{EngineError, MemberId, SessionStatus, pending::Pending};
 use crate::{
     bundle::Bundle,
     device::{Active, ActiveTask, Doorbell, EpochCell, SessionEntry},

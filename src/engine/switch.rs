@@ -13,6 +13,7 @@ use super::{
     Verify,
     answers::{Answer, SwitchResult, log},
     model::{Context, Model},
+    pending::{Load, Pending},
     plan,
 };
 use crate::{
@@ -22,34 +23,7 @@ use crate::{
     units::{BlockIndex, TaskIndex},
 };
 use fixedbitset::FixedBitSet;
-use std::{collections::VecDeque, time::Duration};
-
-/// A switch that is not published yet.
-pub(super) struct Pending {
-    pub(super) task: TaskIndex,
-    request_id: Option<String>,
-    /// The caller, and those who repeated its request.
-    replies: Vec<Reply<SwitchReport>>,
-    deadline: Duration,
-    arrived: Duration,
-    /// `None` while the switch waits for room; only then is its task not pinned.
-    load: Option<Load>,
-}
-
-/// How far the loading is.
-struct Load {
-    /// Blocks not yet resident.
-    missing: usize,
-    reused: usize,
-    read: usize,
-    evicted: usize,
-    taken_up: Duration,
-    planned: Duration,
-    last_read: Duration,
-}
-
-/// Sessions whose switch waits for room.
-pub(super) type Waiting = VecDeque<SessionEntry>;
+use std::time::Duration;
 
 impl Model {
     pub(super) fn switch(
