@@ -10,7 +10,12 @@ use common::{
 };
 use safetensors::SafeTensors;
 use std::{
-    collections::HashMap, fs, os::unix::net::UnixStream, path::Path, process::Stdio, thread,
+    collections::HashMap,
+    fs,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
+    path::Path,
+    process::Stdio,
+    thread,
     time::Duration,
 };
 use synchromesh::{
@@ -467,4 +472,82 @@ fn two_models_have_arenas_and_sessions_of_their_own() {
         assert_eq!(models.models.len(), 2);
         assert_eq!(models.models[0].tasks.len(), 3);
     });
+}
+
+#[test]
+fn calls_are_taken_on_a_loopback_address_when_one_is_configured() {
+    let (folder, _, bundle) = bundle();
+    // The system chooses a port that is free, and we hope that it stays so for a moment.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let shown = folder.path().display();
+    let daemon = Daemon::with_listen(&format!("tcp: \"{address}\""), |_| {
+        format!("models: [{{bundle: {shown}/small.mesh, pool_bytes: 1MiB}}]\n")
+    });
+    runtime().block_on(async {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let channel = channel.connect().await.unwrap();
+        let mut client = proto::task_service_client::TaskServiceClient::new(channel);
+        let switched = client.switch_task(switch("city")).await.unwrap().into_inner();
+        let city = bundle.find_task("city").unwrap();
+        assert_eq!(switched.needed.unwrap().blocks, bundle.task(city).blocks);
+    });
+    drop(daemon);
+}
+
+#[test]
+fn r16_other_users_are_refused_on_both_sockets() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can act as another user");
+        return;
+    }
+    let (folder, fixture, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    runtime().block_on(async { daemon.connect().await.switch_task(switch("city")).await.unwrap() });
+    // The files' permissions would let everybody in; so it is the daemon that refuses.
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    open(daemon.folder.path(), 0o755).unwrap();
+    open(&daemon.control(), 0o777).unwrap();
+    open(&daemon.attach(), 0o777).unwrap();
+    // The program must be where that user can reach it.
+    let program = daemon.folder.path().join("synchromesh");
+    fs::copy(env!("CARGO_BIN_EXE_synchromesh"), &program).unwrap();
+    let as_nobody = |args: &[&str], flag: &str, socket: &Path| {
+        let mut command = std::process::Command::new(&program);
+        let output = command.args(args).arg(flag).arg(socket).uid(NOBODY).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let status = as_nobody(&["status"], "--control", &daemon.control());
+    assert!(status.contains("PermissionDenied, PEER_NOT_ALLOWED"), "{status}");
+    let out = daemon.folder.path().join("out").display().to_string();
+    let export = as_nobody(&["export", "--out", &out], "--attach", &daemon.attach());
+    assert!(export.contains("this user may not attach"), "{export}");
+    assert_serves(&daemon, &fixture, bundle.find_task("city").unwrap());
+}
+
+#[test]
+fn sessions_and_status_are_shown_as_text_and_as_json() {
+    let (folder, _, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    let control = daemon.control();
+    let say = |args: &[&str]| {
+        let output = program().args(args).arg("--control").arg(&control).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(say(&["sessions", "open", "rear"]).contains("rear"));
+    say(&["switch", "parking", "--session", "rear"]);
+    let listed: serde_json::Value = serde_json::from_str(&say(&["sessions", "--json"])).unwrap();
+    assert_eq!(listed["sessions"][1]["session"], "rear");
+    assert_eq!(listed["sessions"][1]["task"], "parking");
+    let status: serde_json::Value = serde_json::from_str(&say(&["status", "--json"])).unwrap();
+    assert_eq!(status["state"], "DAEMON_STATE_SERVING");
+    assert_eq!(status["models"][0]["sessions"][0]["session"], "default");
+    assert!(say(&["status"]).contains("serving, up"));
+    assert_eq!(say(&["sessions", "close", "rear"]), "rear is closed\n");
+    let gone = run(&["sessions", "close", "rear", "--control", control.to_str().unwrap()]);
+    assert_eq!(gone.status.code(), Some(1));
+    let said = String::from_utf8(gone.stderr).unwrap();
+    assert!(said.contains("NotFound, UNKNOWN_SESSION") && said.contains("default"), "{said}");
 }

@@ -64,7 +64,7 @@ enum ConfigCommand {
 #[derive(Clone, Copy, Debug, Args)]
 struct OutputArgs {
     /// Print one JSON object instead of text.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 
@@ -72,7 +72,12 @@ struct OutputArgs {
 #[derive(Clone, Debug, Args)]
 struct DaemonArgs {
     /// Control socket of the daemon.
-    #[arg(long, value_name = "PATH", default_value = "/run/synchromesh/control.sock")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/synchromesh/control.sock",
+        global = true
+    )]
     control: PathBuf,
 }
 

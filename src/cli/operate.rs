@@ -10,6 +10,7 @@ use crate::{
     proto,
 };
 use clap::{Args, Subcommand};
+use indicatif::HumanDuration;
 use serde::Serialize;
 use std::{path::PathBuf, time::Duration};
 use tonic::{Request, Status};
@@ -158,8 +159,8 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
         proto::DaemonState::Draining => "draining",
         proto::DaemonState::Unspecified => "in an unknown state",
     };
-    let up = Duration::from_secs(status.uptime_ms / 1000);
-    let mut text = format!("synchromesh {}, {state}, up {up:?}\n", status.version);
+    let up = HumanDuration(Duration::from_millis(status.uptime_ms));
+    let mut text = format!("synchromesh {}, {state}, up {up}\n", status.version);
     for model in &status.models {
         let pool = model.pool.unwrap_or_default();
         text += &format!(

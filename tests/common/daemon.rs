@@ -41,9 +41,14 @@ impl Daemon {
     /// Starts a daemon with this configuration, given its folder; the sockets and what does not
     /// need root are added. Waits until it is ready.
     pub(crate) fn with_config(config: impl FnOnce(&Path) -> String) -> Self {
+        Self::with_listen("reflection: true", config)
+    }
+
+    /// The same with a further key of `listen`.
+    pub(crate) fn with_listen(listen: &str, config: impl FnOnce(&Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let text = config(folder.path());
-        write_config(folder.path(), &text);
+        write_config_with(folder.path(), listen, &text);
         let mut daemon = Self::spawn(folder);
         assert!(daemon.wait_for("ready"), "the daemon is ready: {:?}", daemon.log());
         daemon
@@ -123,8 +128,13 @@ impl Drop for Daemon {
 
 /// Writes a configuration with sockets in `folder`.
 pub(crate) fn write_config(folder: &Path, models: &str) {
+    write_config_with(folder, "reflection: true", models);
+}
+
+fn write_config_with(folder: &Path, listen: &str, models: &str) {
     let shown = folder.display();
-    let listen = format!("{{control: {shown}/control.sock, attach: {shown}/attach.sock}}");
+    let listen =
+        format!("{{control: {shown}/control.sock, attach: {shown}/attach.sock, {listen}}}");
     let text = format!("{models}listen: {listen}\nlock_memory: false\n");
     fs::write(folder.join("synchromesh.yaml"), text).expect("a folder");
 }

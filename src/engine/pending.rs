@@ -1,0 +1,32 @@
+//! A switch on its way. What moves it on is `switch`'s business.
+
+use super::{Reply, SwitchReport};
+use crate::{device::SessionEntry, units::TaskIndex};
+use std::{collections::VecDeque, time::Duration};
+
+/// A switch that is not published yet.
+pub(super) struct Pending {
+    pub(super) task: TaskIndex,
+    pub(super) request_id: Option<String>,
+    /// The caller, and those who repeated its request.
+    pub(super) replies: Vec<Reply<SwitchReport>>,
+    pub(super) deadline: Duration,
+    pub(super) arrived: Duration,
+    /// `None` while the switch waits for room; only then is its task not pinned.
+    pub(super) load: Option<Load>,
+}
+
+/// How far the loading is.
+pub(super) struct Load {
+    /// Blocks not yet resident.
+    pub(super) missing: usize,
+    pub(super) reused: usize,
+    pub(super) read: usize,
+    pub(super) evicted: usize,
+    pub(super) taken_up: Duration,
+    pub(super) planned: Duration,
+    pub(super) last_read: Duration,
+}
+
+/// Sessions whose switch waits for room.
+pub(super) type Waiting = VecDeque<SessionEntry>;
