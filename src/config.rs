@@ -3,16 +3,16 @@
 //!
 //! Values are refused, never adjusted. Offline recipes are `compile::recipe`'s business.
 
+use crate::files::read_text;
 use bytesize::ByteSize;
-use rustix::{fs::OFlags, system::sysinfo};
+use rustix::system::sysinfo;
 use serde::Deserialize;
 use std::{
     collections::HashSet,
-    fmt, fs,
-    io::{self, Read as _},
+    fmt, fs, io,
     net::SocketAddr,
     ops::RangeInclusive,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -290,7 +290,7 @@ impl Config {
         if let Some(what) = untrusted(path).map_err(read)? {
             return Err(invalid(vec![Problem { key: "the file itself".into(), what }]));
         }
-        let text = read_text(path).map_err(read)?;
+        let text = read_text(path, MAX_FILE_BYTES).map_err(read)?;
         let config = Self::parse(&text, path)?;
         let problems = config.check_files();
         if problems.is_empty() { Ok(config) } else { Err(invalid(problems)) }
@@ -454,19 +454,6 @@ impl Check {
     }
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let file = fs::File::options()
-        .read(true)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-        .open(path)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB"));
-    }
-    Ok(text)
-}
-
 /// Says why a file may not be relied on: somebody else could exchange it.
 fn untrusted(path: &Path) -> io::Result<Option<String>> {
     let meta = fs::symlink_metadata(path)?;
@@ -477,6 +464,9 @@ fn untrusted(path: &Path) -> io::Result<Option<String>> {
     }
     if !kind.is_file() {
         return Ok(Some(format!("{shown} is not a regular file")));
+    }
+    if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(Some(format!("{shown} belongs to another user: chown it to root")));
     }
     if meta.mode() & 0o002 != 0 {
         return Ok(Some(format!("{shown} is writable by everybody: chmod o-w")));

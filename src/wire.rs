@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Integers are little endian. With status 0 the welcome carries five descriptors: pool, table,
-//! bundle, epoch cell, doorbell. Otherwise the text says why there are none. Nothing else is sent;
+//! bundle, epoch cell, and the doorbell, a pipe that gets a byte at each publication. Otherwise the text says why there are none. Nothing else is sent;
 //! the connection is the membership, and its end is the end of the client's leases.
 
 use crate::{bundle::MAX_NAME_LEN, device::SessionEntry};

@@ -160,9 +160,6 @@ pub enum OpenError {
         /// The cause.
         source: io::Error,
     },
-    /// The file is not a regular file.
-    #[error("bundle {} is not a regular file", .0.display())]
-    NotAFile(PathBuf),
     /// The file is not a bundle that may be used.
     #[error("bundle {} is refused: {source}", path.display())]
     Refused {

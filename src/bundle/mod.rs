@@ -8,6 +8,7 @@
 mod checksum;
 mod fault;
 mod geometry;
+mod header;
 mod meta;
 mod parse;
 mod verify;
@@ -16,7 +17,9 @@ mod writer;
 pub use checksum::{Subject, checksum};
 pub use fault::{Fault, OpenError};
 pub use geometry::{BlockShape, ShapeError, Tiling};
+pub use header::header;
 pub use meta::{BundleId, InputDigest, LayoutMeta, Meta, Provenance, TaskMeta, TensorMeta};
+pub use parse::open;
 pub use verify::{Damage, VerifyError};
 pub use writer::{BaseSpec, GridSpec, Tables, WriteError, Writer};
 

@@ -7,10 +7,12 @@ use super::{
     ABSENT, Base, BaseTensor, Bundle, FORMAT, Fault, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_INDEX_BYTES,
     Meta, OpenError, PrunedTensor, Tiling,
 };
-use crate::units::{BLOCK_ALIGN, TaskIndex, align_up};
+use crate::{
+    files::open_regular,
+    units::{BLOCK_ALIGN, TaskIndex, align_up},
+};
 use fixedbitset::FixedBitSet;
 use memmap2::Mmap;
-use rustix::fs::OFlags;
 use safetensors::{
     Dtype, SafeTensorError,
     tensor::{Metadata, TensorInfo},
@@ -20,7 +22,6 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     fs::File,
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 use zerocopy::{FromBytes as _, little_endian as le};
@@ -28,22 +29,12 @@ use zerocopy::{FromBytes as _, little_endian as le};
 impl Bundle {
     /// Opens a bundle and checks its header and index. The blocks are not read.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let io = |source| OpenError::Io { path: path.to_owned(), source };
-        let file = File::options()
-            .read(true)
-            // A FIFO must not hold us up; regular files ignore the flag.
-            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-            .open(path)
-            .map_err(io)?;
-        Self::from_file(&file, path)
+        Self::from_file(&open(path)?, path)
     }
 
     /// Like [`open`](Self::open) for a file that is open already; `path` is for messages.
     pub fn from_file(file: &File, path: &Path) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
-        if !file.metadata().map_err(io)?.is_file() {
-            return Err(OpenError::NotAFile(path.to_owned()));
-        }
         let map = map(file).map_err(io)?;
         Self::parse(&map).map_err(|source| OpenError::Refused { path: path.to_owned(), source })
     }
@@ -54,20 +45,30 @@ impl Bundle {
     }
 }
 
+/// Opens a file that should be a bundle.
+pub fn open(path: &Path) -> Result<File, OpenError> {
+    open_regular(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })
+}
+
 #[expect(unsafe_code, reason = "a file mapping is shared with whoever may write the file")]
 fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the mapping lives until `Bundle::parse` has copied the index; the config refuses
-    // bundles that others may write, and `pack` replaces files instead of changing them. A file
-    // that is nevertheless cut off in that moment stops the program with SIGBUS, as it would any
-    // reader of a mapping; it cannot yield a wrong index, whose digest is checked.
+    // SAFETY: the mapping lives until `Bundle::parse` has copied header and index, which it does
+    // before it looks at them, so that a file that changes meanwhile yields one state or fails its
+    // digest. Padding alone is compared in place, byte by byte, where any value will do. A file
+    // that is cut off in that moment stops the program with SIGBUS, as it would any reader of a
+    // mapping: the config refuses bundles that others may write, and `pack` replaces files, never
+    // cuts them.
     unsafe { Mmap::map(file) }
 }
 
-/// What a file claims to hold.
+/// What a file claims to hold. Header and index are copies: the bytes that are checked are those
+/// that are used, even if somebody changes the file meanwhile.
 struct Raw<'a> {
     /// All bytes before the data.
-    header: &'a [u8],
+    header: Vec<u8>,
     data: &'a [u8],
+    /// Where the index begins in the data, and all from there on.
+    index: (usize, Vec<u8>),
     tensors: Metadata,
     meta: Meta,
 }
@@ -88,7 +89,9 @@ impl<'a> Raw<'a> {
         else {
             return Err(Fault::Truncated { len, needed });
         };
-        let json = str::from_utf8(json).map_err(SafeTensorError::InvalidHeader)?;
+        let mut header = length.to_le_bytes().to_vec();
+        header.extend_from_slice(json);
+        let json = str::from_utf8(&header[8..]).map_err(SafeTensorError::InvalidHeader)?;
         refuse_duplicates(json)?;
         // Not `SafeTensors::read_metadata`: its sum of the lengths can overflow.
         let tensors: Metadata =
@@ -101,15 +104,15 @@ impl<'a> Raw<'a> {
         if !needed.is_multiple_of(BLOCK_ALIGN) {
             return Err(Fault::Misaligned { what: "the data".into(), offset: needed });
         }
-        let header = &bytes[..8 + json.len()];
-        Ok(Self { header, data, tensors, meta })
+        Ok(Self { header, data, index: (data.len(), Vec::new()), tensors, meta })
     }
 
-    fn validate(self) -> Result<Bundle, Fault> {
+    fn validate(mut self) -> Result<Bundle, Fault> {
         self.meta.check()?;
         let names = self.tensors.offset_keys();
         let index = self.check_order(&names)?;
-        self.check_digest(index)?;
+        self.index = (index.start, self.data[index.start..].to_vec());
+        self.check_digest(index.len())?;
         self.check_names(&names)?;
         let blocks = self.check_blocks()?;
         let checksums = self.u64s("index/checksum", blocks)?;
@@ -163,10 +166,10 @@ impl<'a> Raw<'a> {
         }
     }
 
-    fn check_digest(&self, index: std::ops::Range<usize>) -> Result<(), Fault> {
-        let stored = self.bytes("index/digest", Dtype::U8, &[blake3::OUT_LEN])?;
+    fn check_digest(&self, index_len: usize) -> Result<(), Fault> {
+        let stored = self.table("index/digest", Dtype::U8, &[blake3::OUT_LEN])?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.header).update(&self.data[index]);
+        hasher.update(&self.header).update(&self.index.1[..index_len]);
         if hasher.finalize().as_bytes() == stored { Ok(()) } else { Err(Fault::Digest) }
     }
 
@@ -202,7 +205,7 @@ impl<'a> Raw<'a> {
             return Err(Fault::blocks(count as u64));
         }
         let block = self.meta.block;
-        self.bytes("blocks", block.dtype(), &[count, block.rows(), block.cols()])?;
+        self.typed("blocks", block.dtype(), &[count, block.rows(), block.cols()])?;
         Ok(count)
     }
 
@@ -240,7 +243,7 @@ impl<'a> Raw<'a> {
         for task in &self.meta.tasks {
             let wrong = |problem| Fault::Task { task: task.name.clone(), problem };
             let bytes =
-                self.bytes(&format!("tasks/{}", task.name), Dtype::U8, &[blocks.div_ceil(8)])?;
+                self.table(&format!("tasks/{}", task.name), Dtype::U8, &[blocks.div_ceil(8)])?;
             let used = (blocks - 1) % 8 + 1;
             if bytes.last().is_some_and(|&last| u16::from(last) >> used != 0) {
                 return Err(wrong("has bits set past the last block"));
@@ -306,7 +309,7 @@ impl<'a> Raw<'a> {
     }
 
     fn grid(&self, name: &str, tiling: Tiling, blocks: usize) -> Result<Vec<u32>, Fault> {
-        let bytes = self.bytes(name, Dtype::U32, &tiling.grid())?;
+        let bytes = self.table(name, Dtype::U32, &tiling.grid())?;
         let grid: Vec<u32> = as_table::<le::U32>(bytes).iter().map(|value| value.get()).collect();
         match grid.iter().find(|&&block| block != ABSENT && block as usize >= blocks) {
             Some(&block) => {
@@ -317,13 +320,21 @@ impl<'a> Raw<'a> {
     }
 
     fn u64s(&self, name: &str, count: usize) -> Result<Vec<u64>, Fault> {
-        let bytes = self.bytes(name, Dtype::U64, &[count])?;
+        let bytes = self.table(name, Dtype::U64, &[count])?;
         Ok(as_table::<le::U64>(bytes).iter().map(|value| value.get()).collect())
     }
 
-    /// The bytes of a tensor that must have this type and shape. `Metadata` has checked that
-    /// offsets follow each other and agree with type and shape; they end where the data does.
-    fn bytes(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&'a [u8], Fault> {
+    /// A tensor of the index that must have this type and shape.
+    fn table(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&[u8], Fault> {
+        let (start, end) = self.typed(name, dtype, shape)?.data_offsets;
+        let (index_start, index) = &self.index;
+        let range = start.checked_sub(*index_start).map(|start| start..end - index_start);
+        range.and_then(|range| index.get(range)).ok_or_else(|| Fault::OutOfOrder(name.to_owned()))
+    }
+
+    /// What is said of a tensor that must have this type and shape. That its offsets lie within the
+    /// data and agree with type and shape, the safetensors crate has checked.
+    fn typed(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&TensorInfo, Fault> {
         let info = self.info(name)?;
         if info.dtype != dtype || info.shape != shape {
             return Err(Fault::TensorShape {
@@ -332,7 +343,7 @@ impl<'a> Raw<'a> {
                 expected: format!("{dtype:?} {shape:?}"),
             });
         }
-        Ok(&self.data[info.data_offsets.0..info.data_offsets.1])
+        Ok(info)
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo, Fault> {

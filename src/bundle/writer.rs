@@ -5,17 +5,14 @@
 
 use super::{
     BlockShape, Bundle, FORMAT, Fault, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_INDEX_BYTES, Meta,
-    Subject, checksum,
+    Subject, checksum, header,
 };
 use crate::{
-    durable::AtomicFile,
+    files::AtomicFile,
     units::{BLOCK_ALIGN, BlockIndex, TaskIndex, align_up},
 };
 use fixedbitset::FixedBitSet;
-use safetensors::{
-    Dtype,
-    tensor::{Metadata, TensorInfo},
-};
+use safetensors::{Dtype, tensor::TensorInfo};
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -309,17 +306,12 @@ impl Layout {
         }
         let meta = serde_json::to_string(meta).map_err(io::Error::other)?;
         let entries = HashMap::from([("synchromesh".to_owned(), meta)]);
-        let tensors = Metadata::new(Some(entries), self.tensors)
+        let header = header(Some(entries), self.tensors)
             .map_err(|error| WriteError::Limit(Fault::Safetensors(error)))?;
-        let json = serde_json::to_vec(&tensors).map_err(io::Error::other)?;
-        let len = align_up(8 + json.len() as u64, BLOCK_ALIGN).unwrap_or(u64::MAX);
-        if len - 8 > MAX_HEADER_BYTES {
-            return Err(WriteError::Limit(Fault::HeaderLength(len - 8)));
+        let len = header.len() as u64 - 8;
+        if len > MAX_HEADER_BYTES {
+            return Err(WriteError::Limit(Fault::HeaderLength(len)));
         }
-        let mut header = Vec::with_capacity(8 + json.len());
-        header.extend((len - 8).to_le_bytes());
-        header.extend(json);
-        header.resize(usize::try_from(len).map_err(io::Error::other)?, b' ');
         Ok(header)
     }
 }

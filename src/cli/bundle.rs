@@ -7,10 +7,10 @@ use super::{
     output::{Table, bytes, percent, print, print_json},
     progress,
 };
-use crate::bundle::{Bundle, OpenError};
+use crate::bundle::{self, Bundle, OpenError};
 use clap::Args;
 use serde::Serialize;
-use std::{fs::File, ops::ControlFlow, path::PathBuf};
+use std::{ops::ControlFlow, path::PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct BundleArgs {
@@ -123,9 +123,17 @@ impl Inspection {
     }
 }
 
+/// A file that cannot be opened is named wrongly; one that is refused is wrong itself.
+fn failure(error: OpenError) -> Failure {
+    match error {
+        OpenError::Io { .. } => Failure::usage(error),
+        OpenError::Refused { .. } => Failure::failed(error),
+    }
+}
+
 /// Shows what a bundle holds.
 pub(super) fn inspect(args: &BundleArgs) -> Result<(), Failure> {
-    let inspection = Inspection::of(&Bundle::open(&args.file).map_err(Failure::failed)?);
+    let inspection = Inspection::of(&Bundle::open(&args.file).map_err(failure)?);
     if args.output.json { print_json(&inspection) } else { print(&inspection.render()) }
 }
 
@@ -147,10 +155,8 @@ struct Verification {
 /// Compares everything with its checksum.
 pub(super) fn verify(args: &BundleArgs) -> Result<(), Failure> {
     let interrupt = Interrupt::listen().map_err(Failure::failed)?;
-    let file = File::open(&args.file)
-        .map_err(|source| OpenError::Io { path: args.file.clone(), source })
-        .map_err(Failure::failed)?;
-    let bundle = Bundle::from_file(&file, &args.file).map_err(Failure::failed)?;
+    let file = bundle::open(&args.file).map_err(failure)?;
+    let bundle = Bundle::from_file(&file, &args.file).map_err(failure)?;
     let bar = progress::bar("verify", bundle.payload_bytes());
     let damage = bundle.verify(&file, |bytes| {
         bar.inc(bytes);

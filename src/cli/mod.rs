@@ -29,11 +29,11 @@ enum Command {
     /// Show the whole story on this machine: make and compile a model, serve it, switch tasks,
     /// check what is served, and compare with reloading. Takes about a minute; leaves nothing.
     Demo(demo::DemoArgs),
-    /// Choose the tasks' masks and show what they retain and share.
+    /// Choose the tasks' masks (for now each task's own best) and show what they retain and share.
     Align(offline::RecipeArgs),
     /// Pack a bundle in which every task has its own best mask.
     Pack(offline::RecipeArgs),
-    /// Align and pack.
+    /// Align (for now: each task's own best mask) and pack.
     Compile(offline::RecipeArgs),
     /// Show what a bundle holds and how its tasks differ.
     Inspect(bundle::BundleArgs),

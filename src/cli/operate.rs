@@ -3,6 +3,7 @@
 use super::{
     DaemonArgs, OutputArgs,
     failure::Failure,
+    interrupt::Interrupt,
     output::{Table, bytes, print, print_json},
 };
 use crate::{
@@ -13,7 +14,9 @@ use clap::{Args, Subcommand};
 use indicatif::HumanDuration;
 use serde::Serialize;
 use std::{path::PathBuf, time::Duration};
-use tonic::{Request, Status};
+use thiserror::Error;
+use tokio::time::timeout;
+use tonic::{Code, Request, Status};
 
 #[derive(Debug, Args)]
 pub(super) struct SwitchArgs {
@@ -96,6 +99,19 @@ pub(super) struct ExportArgs {
     output: OutputArgs,
 }
 
+/// The longest switch that a daemon can be configured to allow.
+const SWITCH_LIMIT: Duration = Duration::from_secs(3600);
+/// How long a daemon may take to answer what needs no reading.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Nobody answers at a socket.
+#[derive(Debug, Error)]
+#[error("cannot reach a daemon at {}; is it running?", socket.display())]
+struct Unreachable {
+    socket: PathBuf,
+    source: tonic::transport::Error,
+}
+
 /// Makes a task active.
 pub(super) fn switch(args: &SwitchArgs) -> Result<(), Failure> {
     let mut request = Request::new(proto::SwitchTaskRequest {
@@ -108,7 +124,9 @@ pub(super) fn switch(args: &SwitchArgs) -> Result<(), Failure> {
     if let Some(timeout) = args.timeout_ms {
         request.set_timeout(Duration::from_millis(timeout));
     }
-    let response = call(&args.daemon, async |client| client.switch_task(request).await)?;
+    // The daemon answers at the deadline; the rest is for one that does not.
+    let limit = args.timeout_ms.map_or(SWITCH_LIMIT, Duration::from_millis) + ANSWER_LIMIT;
+    let response = call(&args.daemon, limit, async |client| client.switch_task(request).await)?;
     if args.output.json {
         return print_json(&response);
     }
@@ -189,7 +207,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
 
 fn fetch_status(daemon: &DaemonArgs, model: &str) -> Result<proto::GetStatusResponse, Failure> {
     let request = proto::GetStatusRequest { model: model.to_owned() };
-    call(daemon, async |client| client.get_status(request).await)
+    call(daemon, ANSWER_LIMIT, async |client| client.get_status(request).await)
 }
 
 fn sessions_table(sessions: &[proto::SessionStatus]) -> Table {
@@ -221,12 +239,14 @@ pub(super) fn sessions(args: &SessionsArgs) -> Result<(), Failure> {
         }
         Some(SessionsAction::Open { session }) => {
             let request = proto::OpenSessionRequest { model, session: session.clone() };
-            let opened = call(&args.daemon, async |client| client.open_session(request).await)?;
+            let opened = call(&args.daemon, ANSWER_LIMIT, async |client| {
+                client.open_session(request).await
+            })?;
             opened.session.into_iter().collect()
         }
         Some(SessionsAction::Close { session }) => {
             let request = proto::CloseSessionRequest { model, session: session.clone() };
-            call(&args.daemon, async |client| client.close_session(request).await)?;
+            call(&args.daemon, ANSWER_LIMIT, async |client| client.close_session(request).await)?;
             Vec::new()
         }
     };
@@ -246,10 +266,12 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Failure> {
         tensors: usize,
         file: PathBuf,
     }
+    // Ctrl-C does not end the program but the command, so that no half-written file is left.
+    let interrupt = Interrupt::listen().map_err(Failure::failed)?;
     let attachment = Attachment::connect(&args.attach, &args.model, &args.session);
     let mut attachment = attachment.map_err(Failure::failed)?;
     let lease = attachment.lease().map_err(Failure::failed)?;
-    client::export(&lease, &args.out).map_err(Failure::failed)?;
+    client::export(&lease, &args.out, || interrupt.came()).map_err(Failure::failed)?;
     let bundle = lease.bundle();
     let exported = Exported {
         task: bundle.task(lease.task()).name.clone(),
@@ -272,17 +294,21 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Failure> {
 /// Connects, makes one call, and gives its response.
 fn call<T>(
     daemon: &DaemonArgs,
+    limit: Duration,
     call: impl AsyncFnOnce(&mut Control) -> Result<tonic::Response<T>, Status>,
 ) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(async {
-        let mut client = client::connect(&daemon.control).await.map_err(|error| {
-            let socket = daemon.control.display();
-            Failure::failed(format!("cannot reach a daemon at {socket}: {error}; is it running?"))
-        })?;
-        let response =
-            call(&mut client).await.map_err(|status| Failure::failed(refused(&status)))?;
-        Ok(response.into_inner())
+        let unreachable = |source| Unreachable { socket: daemon.control.clone(), source };
+        let answer = async {
+            let client = client::connect(&daemon.control).await;
+            let mut client = client.map_err(unreachable).map_err(Failure::failed)?;
+            call(&mut client).await.map_err(|status| Failure::failed(refused(&status)))
+        };
+        match timeout(limit, answer).await {
+            Ok(response) => Ok(response?.into_inner()),
+            Err(_) => Err(Failure::failed(format!("no answer from the daemon in {limit:?}"))),
+        }
     })
 }
 
@@ -292,6 +318,8 @@ fn refused(status: &Status) -> String {
     let details = status.get_error_details();
     let reason = details.error_info().map_or("", |info| info.reason.as_str());
     match reason {
+        // Our own end of the transport gave up; the daemon would have given a reason.
+        "" if status.code() == Code::Cancelled => "no answer from the daemon in time".into(),
         "" => format!("{} ({:?})", status.message(), status.code()),
         _ => format!("{} ({:?}, {reason})", status.message(), status.code()),
     }

@@ -6,7 +6,8 @@
 //! let mut session = Attachment::connect("/run/synchromesh/attach.sock".as_ref(), "", "")?;
 //! let lease = session.lease()?;
 //! for tensor in lease.bundle().tensors() {
-//!     for (place, bytes) in lease.blocks(tensor) {
+//!     for block in lease.blocks(tensor) {
+//!         let (place, bytes) = block?;
 //!         // Compute with the block at this place of the grid.
 //!     }
 //! }
@@ -37,6 +38,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Why memory cannot be attached or read.
 #[derive(Debug, Error)]
 pub enum AttachError {
+    /// All places for clients are taken, and so are those of the queue before them.
+    #[error("the daemon at {0} takes no more clients at the moment: try again later")]
+    Busy(String),
     /// There is nobody at the socket.
     #[error("cannot connect to {path}: {source}; is the daemon running?")]
     Connect {
@@ -57,9 +61,12 @@ pub enum AttachError {
     /// The bundle is not one that this program can read.
     #[error(transparent)]
     Bundle(#[from] OpenError),
-    /// Table and bundle do not belong together.
-    #[error("the daemon's table is for another bundle than the file it hands out")]
+    /// What the daemon hands out does not belong together.
+    #[error("table, pool and bundle that the daemon hands out do not belong together")]
     OtherBundle,
+    /// The table names no slot for a block that the active task needs.
+    #[error("the daemon's table does not say where block {0} of the active task is")]
+    NoSlot(BlockIndex),
     /// The session has no active task.
     #[error("the session has no active task: switch to one first")]
     NoTask,
@@ -98,15 +105,25 @@ impl Attachment {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let socket = socket.map_err(failed)?;
         let address = SocketAddrUnix::new(path).map_err(failed)?;
-        connect(&socket, &address).map_err(failed)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIMEOUT)).map_err(failed)?;
+        for direction in [Timeout::Send, Timeout::Recv] {
+            set_socket_timeout(&socket, direction, Some(ANSWER_TIMEOUT)).map_err(failed)?;
+        }
+        let busy = || AttachError::Busy(path.display().to_string());
+        connect(&socket, &address).map_err(|error| match error {
+            Errno::AGAIN => busy(),
+            other => failed(other),
+        })?;
         Hello { model: model.into(), session: session.into() }.send(&socket)?;
-        let Welcome { entry, descriptors } = Welcome::receive(&socket)?;
+        let welcome = Welcome::receive(&socket).map_err(|error| match error {
+            WireError::Io(Errno::AGAIN) => busy(),
+            other => other.into(),
+        });
+        let Welcome { entry, descriptors } = welcome?;
         let [pool, table, bundle, cell, doorbell] = descriptors;
         let table = TableView::open(table)?;
         let pool = PoolView::open(pool, table.layout())?;
         let bundle = Bundle::from_file(&File::from(bundle), "handed out by the daemon".as_ref())?;
-        if bundle.id() != table.bundle_id() {
+        if !belong_together(&table, &bundle) {
             return Err(AttachError::OtherBundle);
         }
         let cell = EpochCell::open(cell)?;
@@ -119,7 +136,7 @@ impl Attachment {
         &self.bundle
     }
 
-    /// Readable whenever a generation was published since it was last read (an eventfd).
+    /// The reading end of a pipe that gets a byte whenever a generation is published.
     pub fn doorbell(&self) -> &OwnedFd {
         &self.doorbell
     }
@@ -164,6 +181,15 @@ impl Attachment {
     }
 }
 
+/// Whether a table has a place for each of the bundle's blocks, in a pool of the right shape.
+fn belong_together(table: &TableView, bundle: &Bundle) -> bool {
+    let (layout, base) = (table.layout(), &bundle.base().region);
+    table.bundle_id() == bundle.id()
+        && table.blocks() as usize == bundle.len()
+        && layout.slot_bytes() == bundle.block().bytes()
+        && layout.base_bytes() == base.end - base.start
+}
+
 impl Lease<'_> {
     /// The generation that is pinned.
     pub fn generation(&self) -> Generation {
@@ -186,29 +212,38 @@ impl Lease<'_> {
         self.attachment.pool.base().get(range)
     }
 
-    /// The task's blocks of a tensor, in place, each with its place in the grid, row by row.
+    /// The task's blocks of a tensor, in place, each with its place in the grid, row by row. A
+    /// block that the table does not place is an error: its weights are not zero but unknown.
     pub fn blocks<'b>(
         &'b self,
         tensor: &'b PrunedTensor,
-    ) -> impl Iterator<Item = (usize, &'b [u8])> + 'b {
+    ) -> impl Iterator<Item = Result<(usize, &'b [u8]), AttachError>> + 'b {
         let blocks = tensor.blocks_of(self.bundle(), self.active.task).enumerate();
-        blocks.filter_map(|(place, block)| Some((place, self.block(block?)?)))
+        blocks.filter_map(|(place, block)| {
+            let block = block?;
+            Some(self.block(block).map(|bytes| (place, bytes)).ok_or(AttachError::NoSlot(block)))
+        })
     }
 
     /// A tensor as the task has it, with zeros where it has no block: rows x columns elements of
     /// the bundle's type, row by row.
-    pub fn to_dense(&self, tensor: &PrunedTensor) -> Vec<u8> {
+    pub fn to_dense(&self, tensor: &PrunedTensor) -> Result<Vec<u8>, AttachError> {
         let tiling = tensor.tiling();
         let mut dense = vec![0; tiling.dense_len()];
-        for (place, block) in self.blocks(tensor) {
-            tiling.paste(block, place, &mut dense);
+        for block in self.blocks(tensor) {
+            let (place, bytes) = block?;
+            tiling.paste(bytes, place, &mut dense);
         }
-        dense
+        Ok(dense)
     }
 
+    #[expect(unsafe_code, reason = "slots are written by the daemon when nobody leases them")]
     fn block(&self, block: BlockIndex) -> Option<&[u8]> {
         let Attachment { table, pool, .. } = self.attachment;
-        pool.slot(table.slot_of(block)?)
+        let slot = table.slot_of(block)?;
+        // SAFETY: the lease holds its generation for as long as `self` is borrowed, and `blocks`
+        // asks for blocks of the task that was active in it.
+        unsafe { pool.slot(slot) }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Writes what a session really serves as a dense safetensors file, tensor by tensor.
 
-use super::Lease;
-use crate::{
-    bundle::{BaseTensor, PrunedTensor},
-    durable::AtomicFile,
+use super::{AttachError, Lease};
+use crate::{bundle, files::AtomicFile};
+use safetensors::{Dtype, SafeTensorError, tensor::TensorInfo};
+use std::{
+    collections::HashMap,
+    io::{self, Write as _},
+    path::Path,
 };
-use safetensors::{Dtype, SafeTensorError, View, serialize_to_file};
-use std::{borrow::Cow, collections::HashMap, io, path::Path};
 use thiserror::Error;
 
 /// Why the file was not written; the target is as it was.
@@ -21,72 +22,64 @@ pub enum ExportError {
         source: io::Error,
     },
     /// The tensors cannot be put into a safetensors file.
-    #[error("cannot write {path}: {source}")]
-    Format {
-        /// The file.
-        path: String,
-        /// The cause.
-        source: SafeTensorError,
-    },
+    #[error("the tensors do not fit into a safetensors file: {0}")]
+    Format(#[from] SafeTensorError),
+    /// The caller wanted to stop.
+    #[error("interrupted; nothing was written")]
+    Cancelled,
+    /// A block is missing.
+    #[error(transparent)]
+    Block(#[from] AttachError),
     /// The daemon's memory does not have the base that its bundle tells of.
     #[error("the daemon's memory has no base tensor `{0}`")]
     Base(String),
 }
 
-/// A tensor as the lease has it, made when it is written.
-enum Tensor<'a> {
-    Base(&'a BaseTensor, &'a [u8]),
-    Pruned(&'a Lease<'a>, &'a PrunedTensor, [usize; 2]),
-}
+/// Writes all tensors as the lease's task has them. The file appears whole or not at all; not if
+/// `cancelled` says so before it is complete. Memory stays near the largest tensor.
+pub fn export(
+    lease: &Lease<'_>,
+    target: &Path,
+    cancelled: impl Fn() -> bool,
+) -> Result<(), ExportError> {
+    let failed = |source| ExportError::Io { path: target.display().to_string(), source };
+    let (bundle, mut next) = (lease.bundle(), Next::default());
+    let base = bundle.base().tensors.iter();
+    let mut infos: Vec<_> =
+        base.map(|tensor| next.tensor(&tensor.name, tensor.dtype, tensor.shape.clone())).collect();
+    infos.extend(bundle.tensors().iter().map(|tensor| {
+        let tiling = tensor.tiling();
+        next.tensor(tensor.name(), tiling.block().dtype(), tiling.shape().to_vec())
+    }));
+    let task = bundle.task(lease.task()).name.clone();
+    let about = HashMap::from([("synchromesh_task".to_owned(), task)]);
+    let header = bundle::header(Some(about), infos)?;
 
-impl View for Tensor<'_> {
-    fn dtype(&self) -> Dtype {
-        match self {
-            Self::Base(tensor, _) => tensor.dtype,
-            Self::Pruned(_, tensor, _) => tensor.tiling().block().dtype(),
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        match self {
-            Self::Base(tensor, _) => &tensor.shape,
-            Self::Pruned(_, _, shape) => shape,
-        }
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        match self {
-            Self::Base(_, bytes) => Cow::Borrowed(bytes),
-            Self::Pruned(lease, tensor, _) => Cow::Owned(lease.to_dense(tensor)),
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        match self {
-            Self::Base(_, bytes) => bytes.len(),
-            Self::Pruned(_, tensor, _) => tensor.tiling().dense_len(),
-        }
-    }
-}
-
-/// Writes all tensors as the lease's task has them. The file appears whole or not at all.
-pub fn export(lease: &Lease<'_>, target: &Path) -> Result<(), ExportError> {
-    let path = || target.display().to_string();
-    let bundle = lease.bundle();
-    let mut tensors = Vec::new();
+    let file = AtomicFile::create(target).map_err(failed)?;
+    let write = |bytes: &[u8]| match cancelled() {
+        true => Err(ExportError::Cancelled),
+        false => file.file().write_all(bytes).map_err(failed),
+    };
+    write(&header)?;
     for tensor in &bundle.base().tensors {
-        let bytes = lease.base(tensor).ok_or_else(|| ExportError::Base(tensor.name.clone()))?;
-        tensors.push((tensor.name.as_str(), Tensor::Base(tensor, bytes)));
+        write(lease.base(tensor).ok_or_else(|| ExportError::Base(tensor.name.clone()))?)?;
     }
     for tensor in bundle.tensors() {
-        let shape = tensor.tiling().shape();
-        tensors.push((tensor.name(), Tensor::Pruned(lease, tensor, shape)));
+        write(&lease.to_dense(tensor)?)?;
     }
-    let task = &bundle.task(lease.task()).name;
-    let about = HashMap::from([("synchromesh_task".to_owned(), task.clone())]);
-    let file = AtomicFile::create(target);
-    let file = file.map_err(|source| ExportError::Io { path: path(), source })?;
-    serialize_to_file(tensors, Some(about), file.path())
-        .map_err(|source| ExportError::Format { path: path(), source })?;
-    file.commit().map_err(|source| ExportError::Io { path: path(), source })
+    file.commit().map_err(failed)
+}
+
+/// Lays tensors out one after another.
+#[derive(Default)]
+struct Next {
+    offset: usize,
+}
+
+impl Next {
+    fn tensor(&mut self, name: &str, dtype: Dtype, shape: Vec<usize>) -> (String, TensorInfo) {
+        let start = self.offset;
+        self.offset += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        (name.to_owned(), TensorInfo { dtype, shape, data_offsets: (start, self.offset) })
+    }
 }

@@ -86,9 +86,6 @@ pub enum InputError {
         /// The cause.
         source: io::Error,
     },
-    /// A folder, a device or a pipe.
-    #[error("{0}: not a regular file")]
-    NotAFile(Origin),
     /// The output would take the place of this file.
     #[error("{0}: this is also the output")]
     IsOutput(Origin),
@@ -166,6 +163,9 @@ pub enum TensorFault {
     /// It has no elements, or too many.
     #[error("cannot be cut: it is empty or too large; exclude it")]
     Size,
+    /// Its name would garble a terminal.
+    #[error("has a name with control characters: rename it")]
+    Name,
     /// It has no elements, which a bundle cannot hold.
     #[error("has no elements: take it out of the weights")]
     Empty,
@@ -242,10 +242,10 @@ impl fmt::Display for Expected {
 
 impl InputError {
     fn is_usage(&self) -> bool {
-        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+        use io::ErrorKind::{InvalidInput, NotADirectory, NotFound, PermissionDenied};
         match self {
             Self::Read { source, .. } => {
-                matches!(source.kind(), NotFound | PermissionDenied | NotADirectory | IsADirectory)
+                matches!(source.kind(), NotFound | PermissionDenied | NotADirectory | InvalidInput)
             }
             _ => true,
         }

@@ -51,6 +51,7 @@ impl Inputs {
         for source in tasks.iter().map(|task| &task.source).chain([&weights]) {
             source.check_output(&recipe.output)?;
         }
+        recipe.check_output()?;
         let inputs = Self { block, weights, tasks, pruned, base };
         inputs.check_tasks()?;
         Ok(inputs)
@@ -117,6 +118,9 @@ fn classify<'w>(
     let (mut cut, mut base) = (Vec::new(), Vec::new());
     for name in weights.names() {
         let tensor = weights.get(name)?;
+        if name.chars().any(char::is_control) {
+            return Err(tensor.fault(TensorFault::Name));
+        }
         let included = if tensor.shape.len() == 2 { prune.included_by(name) } else { vec![] };
         included.iter().for_each(|&pattern| matched[pattern] = true);
         if included.is_empty() || prune.excludes(name) {

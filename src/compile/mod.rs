@@ -3,8 +3,9 @@
 //! The steps are a line: `inputs` opens and checks what the `recipe` names, `score` measures each
 //! block, `align` chooses the masks, `content` finds the distinct blocks, `layout` orders them and
 //! `pack` writes. All but the last make a `Plan`, so that [`align`] shows the figures that
-//! [`compile`] will give. Memory stays near the largest tensor: inputs are mapped, and what is
-//! kept of a block is its scores (8 bytes a task) and then some 50 bytes.
+//! [`compile`] will give. Inputs are mapped, so their pages come and go as the system sees fit; the
+//! memory of its own stays near the largest tensor, and what is kept of a block is its scores
+//! (8 bytes a task) and then some 50 bytes.
 
 mod align;
 mod content;

@@ -3,19 +3,28 @@
 //! Text becomes a [`Recipe`] only through the checks here. The files that it names are not looked
 //! at: that is `inputs`.
 
-use crate::bundle::{MAX_TASKS, is_name};
+use super::error::{InputError, Origin};
+use crate::{
+    bundle::{MAX_TASKS, is_name},
+    files::read_text,
+};
 use globset::{Glob, GlobSet};
 use serde::{Deserialize, Deserializer, de};
 use std::{
     collections::HashSet,
-    fmt, fs, io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 use thiserror::Error;
 
+/// Largest recipe.
+const MAX_RECIPE_BYTES: u64 = 4 << 20;
+
 /// A recipe whose keys are right, alone and together.
 #[derive(Clone, Debug)]
 pub struct Recipe {
+    /// Where the recipe lies, so that nothing is written over it.
+    pub(super) path: PathBuf,
     pub(super) model: String,
     pub(super) output: PathBuf,
     pub(super) weights: Files,
@@ -129,7 +138,7 @@ pub enum KeyFault {
 impl Recipe {
     /// Reads a recipe from a file; its paths are relative to the file's folder.
     pub fn load(path: &Path) -> Result<Self, RecipeError> {
-        let text = fs::read_to_string(path);
+        let text = read_text(path, MAX_RECIPE_BYTES);
         let text = text.map_err(|e| RecipeError { path: path.to_owned(), fault: e.into() })?;
         Self::parse(&text, path)
     }
@@ -138,8 +147,17 @@ impl Recipe {
     pub fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let raw = serde_yaml::from_str::<RawRecipe>(text).map_err(RecipeFault::from);
-        raw.and_then(|raw| raw.validate(folder))
+        raw.and_then(|raw| raw.validate(path, folder))
             .map_err(|fault| RecipeError { path: path.to_owned(), fault })
+    }
+
+    /// Refuses to have the recipe replaced by its bundle.
+    pub(super) fn check_output(&self) -> Result<(), InputError> {
+        let [recipe, output] = [&self.path, &self.output].map(|path| path.canonicalize().ok());
+        if recipe.is_none() || recipe != output {
+            return Ok(());
+        }
+        Err(InputError::IsOutput(Origin { key: "the recipe".into(), path: self.path.clone() }))
     }
 
     /// The model's name.
@@ -244,13 +262,14 @@ struct RawTask {
 struct RawPaths(Vec<PathBuf>);
 
 impl RawRecipe {
-    fn validate(self, folder: &Path) -> Result<Recipe, RecipeFault> {
+    fn validate(self, path: &Path, folder: &Path) -> Result<Recipe, RecipeFault> {
         let Self { model, output, weights, block, prune, tasks } = self;
         if !is_name(&model) {
             return Err(wrong("model", KeyFault::Name(model)));
         }
         let RawBlock { rows: block_rows, cols: block_cols } = block;
         Ok(Recipe {
+            path: path.to_owned(),
             model,
             output: folder.join(output),
             weights: weights.validate("weights", folder)?,

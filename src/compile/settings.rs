@@ -26,7 +26,8 @@ struct TaskSettings<'a> {
 
 impl<'a> Settings<'a> {
     pub(super) fn of(recipe: &'a Recipe, masks: &'static str) -> Self {
-        let Recipe { model, output: _, weights: _, block_rows, block_cols, prune, tasks } = recipe;
+        let Recipe { path: _, model, output: _, weights: _, block_rows, block_cols, prune, tasks } =
+            recipe;
         Self {
             model,
             block: [*block_rows, *block_cols],

@@ -6,9 +6,8 @@ use super::{
     error::{InputError, Origin, TensorFault},
     progress::Run,
 };
-use crate::{bundle::InputDigest, compile::CompileError};
+use crate::{bundle::InputDigest, compile::CompileError, files::open_regular};
 use memmap2::Mmap;
-use rustix::fs::OFlags;
 use safetensors::{
     Dtype, SafeTensors,
     tensor::{Metadata, TensorInfo},
@@ -18,7 +17,6 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     fs::File,
     io::Read as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Component, Path, PathBuf},
 };
 
@@ -34,6 +32,8 @@ pub(super) struct Source {
     /// The path that the recipe gives, or the first of them.
     path: PathBuf,
     files: Vec<Mapped>,
+    /// All files that were opened, indexes included.
+    read: Vec<PathBuf>,
     tensors: BTreeMap<String, Located>,
 }
 
@@ -76,6 +76,7 @@ impl Source {
             key: key.to_owned(),
             path: paths.first().cloned().unwrap_or_default(),
             files: Vec::new(),
+            read: Vec::new(),
             tensors: BTreeMap::new(),
         };
         for path in paths {
@@ -99,9 +100,9 @@ impl Source {
     /// Refuses to have a file replaced, under whatever name, that is read.
     pub(super) fn check_output(&self, output: &Path) -> Result<(), InputError> {
         let Ok(output) = output.canonicalize() else { return Ok(()) };
-        let is_output = |file: &&Mapped| file.path.canonicalize().is_ok_and(|path| path == output);
-        match self.files.iter().find(is_output) {
-            Some(file) => Err(InputError::IsOutput(self.at(&file.path))),
+        let is_output = |path: &&PathBuf| path.canonicalize().is_ok_and(|path| path == output);
+        match self.read.iter().find(is_output) {
+            Some(path) => Err(InputError::IsOutput(self.at(path))),
             None => Ok(()),
         }
     }
@@ -143,7 +144,7 @@ impl Source {
         Ok(())
     }
 
-    fn read_index(&self, path: &Path) -> Result<ShardIndex, InputError> {
+    fn read_index(&mut self, path: &Path) -> Result<ShardIndex, InputError> {
         let file = self.open_file(path)?;
         let read = |source| InputError::Read { at: self.at(path), source };
         let len = file.metadata().map_err(read)?.len();
@@ -190,16 +191,10 @@ impl Source {
         Ok((self.files.len() - 1, metadata))
     }
 
-    fn open_file(&self, path: &Path) -> Result<File, InputError> {
-        let read = |source| InputError::Read { at: self.at(path), source };
-        let mut options = File::options();
-        // A FIFO must not hold us up; regular files ignore the flag.
-        options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-        let file = options.open(path).map_err(read)?;
-        if !file.metadata().map_err(read)?.is_file() {
-            return Err(InputError::NotAFile(self.at(path)));
-        }
-        Ok(file)
+    /// Opens a file and notes that it is an input.
+    fn open_file(&mut self, path: &Path) -> Result<File, InputError> {
+        self.read.push(path.to_owned());
+        open_regular(path).map_err(|source| InputError::Read { at: self.at(path), source })
     }
 
     fn missing(&self, path: PathBuf, tensor: String) -> InputError {

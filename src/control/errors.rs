@@ -1,7 +1,7 @@
 //! Engine errors as gRPC statuses: a code to act on, and an `ErrorInfo` with a stable reason.
 //! Texts name models, sessions and tasks; never paths, slots or keys.
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, LISTED_NAMES};
 use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -60,9 +60,9 @@ fn metadata(error: &EngineError) -> HashMap<String, String> {
         E::UnknownModel { name, known }
         | E::UnknownSession { name, known }
         | E::UnknownTask { name, known } => {
-            vec![("name", name.clone()), ("known", known.join(","))]
+            vec![("name", name.clone()), ("known", names(known))]
         }
-        E::AmbiguousModel { known } => vec![("known", known.join(","))],
+        E::AmbiguousModel { known } => vec![("known", names(known))],
         E::NoRoom { needed_bytes, available_bytes } => vec![
             ("needed_bytes", needed_bytes.to_string()),
             ("available_bytes", available_bytes.to_string()),
@@ -74,6 +74,11 @@ fn metadata(error: &EngineError) -> HashMap<String, String> {
         _ => Vec::new(),
     };
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The first of the names, with commas between.
+fn names(known: &[String]) -> String {
+    known[..known.len().min(LISTED_NAMES)].join(",")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A bound on the number of connections, and an accept loop that survives a lack of descriptors.
-//! tonic has neither.
+//! A bound on the number of connections, on the time that each may take to begin, and an accept
+//! loop that survives a lack of descriptors. tonic has none of these.
 
 use std::{
     future::Future,
@@ -12,7 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::sleep,
+    time::{Sleep, sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
@@ -20,9 +20,16 @@ use tonic::transport::server::Connected;
 /// Pause after the kernel refuses a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a connection may take to send what every HTTP/2 connection begins with. Later
+/// silence is met by keepalive.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+const PREFACE_LEN: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+
 /// A connection that holds one of the places there are.
 pub(super) struct Limited<S> {
     stream: S,
+    /// What is left of the beginning, and of the time for it.
+    preface: Option<(usize, Pin<Box<Sleep>>)>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -39,9 +46,15 @@ where
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         while let Ok(place) = places.clone().acquire_owned().await {
-            match accept().await {
+            let accepted = tokio::select! {
+                accepted = accept() => accepted,
+                // The server has stopped.
+                () = sender.closed() => return,
+            };
+            match accepted {
                 Ok(stream) => {
-                    let limited = Limited { stream, _place: place };
+                    let preface = Some((PREFACE_LEN, Box::pin(sleep(PREFACE_TIMEOUT))));
+                    let limited = Limited { stream, preface, _place: place };
                     if sender.send(Ok(limited)).await.is_err() {
                         return;
                     }
@@ -70,7 +83,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let Self { stream, preface, .. } = &mut *self;
+        let before = buffer.filled().len();
+        let polled = Pin::new(stream).poll_read(cx, buffer);
+        if let Some((missing, time)) = preface {
+            *missing = missing.saturating_sub(buffer.filled().len() - before);
+            if *missing == 0 {
+                *preface = None;
+            } else if time.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        polled
     }
 }
 

@@ -33,8 +33,8 @@ use tonic_health::server::HealthReporter;
 /// No request of this service is larger.
 const MAX_REQUEST_BYTES: usize = 64 << 10;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
-const MAX_STREAMS: u32 = 128;
-const CALLS_PER_CONNECTION: usize = 64;
+/// Calls of one connection at once; a client's further ones wait on its own side.
+const MAX_STREAMS: u32 = 64;
 /// A peer that is silent this long is asked whether it still lives.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -159,7 +159,6 @@ impl Server {
 fn builder() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
-        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

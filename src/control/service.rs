@@ -4,8 +4,8 @@ use super::errors::{refusal, status};
 use crate::{
     bundle::Bundle,
     engine::{
-        Clock, Command, Handle, ModelStatus, Outcome, PoolStatus, SessionStatus, SwitchCommand,
-        SwitchReport, Target,
+        Clock, Command, EngineError, Handle, ModelStatus, Outcome, PoolStatus, Reply,
+        SessionStatus, SwitchCommand, SwitchReport, Target,
     },
     proto::{self, task_service_server::TaskService},
     units::Generation,
@@ -18,6 +18,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 
 /// Longest request id.
@@ -44,7 +45,7 @@ impl TaskService for Service {
         request: Request<proto::SwitchTaskRequest>,
     ) -> Answer<proto::SwitchTaskResponse> {
         let arrived = self.clock.now();
-        let deadline = deadline(request.metadata(), arrived);
+        let deadline = self.deadline(&request);
         let proto::SwitchTaskRequest { model, session, task, request_id, expected_generation } =
             request.into_inner();
         if request_id.len() > MAX_REQUEST_ID_LEN {
@@ -59,7 +60,7 @@ impl TaskService for Service {
             arrived,
             deadline,
         };
-        let report = self.ask(|reply| Command::Switch(command, reply)).await?;
+        let report = self.ask(deadline, |reply| Command::Switch(command, reply)).await?;
         Ok(Response::new(report.into()))
     }
 
@@ -67,9 +68,10 @@ impl TaskService for Service {
         &self,
         request: Request<proto::OpenSessionRequest>,
     ) -> Answer<proto::OpenSessionResponse> {
+        let deadline = self.deadline(&request);
         let proto::OpenSessionRequest { model, session } = request.into_inner();
         let target = Target { model, session };
-        let session = self.ask(|reply| Command::OpenSession { target, reply }).await?;
+        let session = self.ask(deadline, |reply| Command::OpenSession { target, reply }).await?;
         Ok(Response::new(proto::OpenSessionResponse { session: Some(session.into()) }))
     }
 
@@ -77,17 +79,19 @@ impl TaskService for Service {
         &self,
         request: Request<proto::CloseSessionRequest>,
     ) -> Answer<proto::CloseSessionResponse> {
+        let deadline = self.deadline(&request);
         let proto::CloseSessionRequest { model, session } = request.into_inner();
         let target = Target { model, session };
-        self.ask(|reply| Command::CloseSession { target, reply }).await?;
+        self.ask(deadline, |reply| Command::CloseSession { target, reply }).await?;
         Ok(Response::new(proto::CloseSessionResponse {}))
     }
 
     async fn list_models(
         &self,
-        _: Request<proto::ListModelsRequest>,
+        request: Request<proto::ListModelsRequest>,
     ) -> Answer<proto::ListModelsResponse> {
-        let bundles = self.ask(|reply| Command::ListModels { reply }).await?;
+        let deadline = self.deadline(&request);
+        let bundles = self.ask(deadline, |reply| Command::ListModels { reply }).await?;
         let mut models: Vec<_> = bundles.iter().map(|bundle| model(bundle)).collect();
         models.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Response::new(proto::ListModelsResponse { models }))
@@ -97,8 +101,9 @@ impl TaskService for Service {
         &self,
         request: Request<proto::GetStatusRequest>,
     ) -> Answer<proto::GetStatusResponse> {
+        let deadline = self.deadline(&request);
         let model = request.into_inner().model;
-        let models = self.ask(|reply| Command::Status { model, reply }).await?;
+        let models = self.ask(deadline, |reply| Command::Status { model, reply }).await?;
         let mut models: Vec<proto::ModelStatus> = models.into_iter().map(Into::into).collect();
         models.sort_by(|a, b| a.name.cmp(&b.name));
         let state = if self.draining.load(Ordering::Relaxed) {
@@ -116,11 +121,25 @@ impl TaskService for Service {
 }
 
 impl Service {
+    fn deadline<T>(&self, request: &Request<T>) -> Option<Duration> {
+        deadline(request.metadata(), self.clock.now())
+    }
+
+    /// Asks the engine, and waits for its answer no longer than the caller does.
     async fn ask<T>(
         &self,
-        command: impl FnOnce(crate::engine::Reply<T>) -> Command,
+        deadline: Option<Duration>,
+        command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, Status> {
-        self.engine.ask(command).await.map_err(|error| status(&error))
+        let answer = self.engine.ask(command);
+        let answer = match deadline.map(|at| at.checked_sub(self.clock.now())) {
+            None => answer.await,
+            Some(None) => Err(EngineError::DeadlineExceeded),
+            Some(Some(left)) => {
+                timeout(left, answer).await.unwrap_or(Err(EngineError::DeadlineExceeded))
+            }
+        };
+        answer.map_err(|error| status(&error))
     }
 }
 

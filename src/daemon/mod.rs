@@ -62,7 +62,11 @@ pub enum DaemonError {
 pub fn serve(config: &Config) -> Result<(), DaemonError> {
     let models = load(&config.models, config.lock_memory)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve_models(config, models))
+    let served = runtime.block_on(serve_models(config, models));
+    // Its end would wait for reads that the storage may never finish. Slots own their memory, and
+    // the process ends next.
+    std::mem::forget(runtime);
+    served
 }
 
 fn load(configs: &[ModelConfig], lock_memory: bool) -> Result<Vec<Model>, DaemonError> {
@@ -99,6 +103,15 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
     let state = Engine::new(models, limits(config), clock.clone());
     let engine_loop = tokio::spawn(run(state, runtime, clock.clone()));
 
+    // Before anybody can connect: a session's first task must not be superseded by its clients.
+    for (model, config) in names.into_iter().zip(&config.models) {
+        if let Some(task) = &config.initial_task {
+            tokio::select! {
+                activated = activate(&engine, &*clock, model, task.clone()) => activated?,
+                () = stop.wait() => return Ok(()),
+            }
+        }
+    }
     let connections = config.limits.connections;
     let peers = config.peers.clone();
     let mut server =
@@ -112,11 +125,6 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
         |source| ServerError::Listen { address: attach_path.path().display().to_string(), source };
     let attach = tokio::spawn(attach.map_err(failed)?.serve(engine.clone()));
 
-    for (model, config) in names.into_iter().zip(&config.models) {
-        if let Some(task) = &config.initial_task {
-            activate(&engine, &*clock, model, task.clone()).await?;
-        }
-    }
     server.set_serving(true).await;
     tracing::info!(control = %listen.control.display(), attach = %listen.attach.display(), "ready");
     notify(&[NotifyState::Ready]);
@@ -144,6 +152,8 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
+/// Makes a model's initial task active. A task whose blocks cannot be read must not keep the other
+/// tasks and models from being served; one that does not exist is a mistake to be told.
 async fn activate(
     engine: &Handle,
     clock: &dyn Clock,
@@ -158,8 +168,14 @@ async fn activate(
         arrived: clock.now(),
         deadline: None,
     };
-    let switched = engine.ask(|reply| Command::Switch(command, reply)).await;
-    switched.map(drop).map_err(|source| DaemonError::InitialTask { model, source })
+    match engine.ask(|reply| Command::Switch(command, reply)).await {
+        Ok(_) => Ok(()),
+        Err(error @ EngineError::Corrupt { .. }) => {
+            tracing::error!(model, %error, "served without its initial task");
+            Ok(())
+        }
+        Err(source) => Err(DaemonError::InitialTask { model, source }),
+    }
 }
 
 /// Tells systemd, if it is there to be told.

@@ -1,5 +1,5 @@
 //! A client's epoch cell, in which it announces the generation that it reads, and the doorbell
-//! that tells it of a new one.
+//! that tells it of new ones.
 //!
 //! The protocol is Dekker's: the client stores its generation and then looks whether the session
 //! still has it; the daemon publishes a generation and then looks at the cells. Sequentially
@@ -8,8 +8,8 @@
 use super::memory::{MemoryError, SharedMemory, Sharing};
 use crate::units::Generation;
 use rustix::{
-    event::{EventfdFlags, eventfd},
     io::write,
+    pipe::{PipeFlags, pipe_with},
 };
 use std::{
     io,
@@ -60,24 +60,42 @@ impl AsFd for EpochCell {
     }
 }
 
-/// An eventfd that counts published generations.
+/// Tells one client of published generations. It is a pipe, whose ends are descriptions of their
+/// own: of an eventfd, the client would share the daemon's, could make it blocking and full, and so
+/// stop the daemon.
 #[derive(Debug)]
 pub struct Doorbell(OwnedFd);
 
 impl Doorbell {
-    /// A new, silent doorbell.
-    pub fn create() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    /// A new, silent doorbell, and the end that the client reads.
+    pub fn create() -> io::Result<(Self, OwnedFd)> {
+        let (client, daemon) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok((Self(daemon), client))
     }
 
-    /// Rings. A client that never listens costs nothing: a full counter stays full.
+    /// Rings: adds one byte to what the client can read. A client that never listens costs
+    /// nothing: a full pipe stays full.
     pub fn ring(&self) {
-        let _ = write(&self.0, &1u64.to_ne_bytes());
+        let _ = write(&self.0, &[1]);
     }
 }
 
-impl AsFd for Doorbell {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::{
+        fs::{OFlags, fcntl_getfl, fcntl_setfl},
+        io::read,
+    };
+
+    #[test]
+    fn a_client_that_fills_its_doorbell_and_makes_it_blocking_does_not_stop_the_daemon() {
+        let (doorbell, client) = Doorbell::create().unwrap();
+        let flags = fcntl_getfl(&client).unwrap();
+        fcntl_setfl(&client, flags - OFlags::NONBLOCK).unwrap();
+        (0..100_000).for_each(|_| doorbell.ring());
+        assert!(read(&client, &mut [0; 10]).unwrap() == 10, "it has rung");
+        drop(client);
+        doorbell.ring();
     }
 }

@@ -2,11 +2,16 @@
 //!
 //! A descriptor passed read-only alone protects nothing, for it can be reopened writable. So the
 //! owner maps first, and then `F_SEAL_FUTURE_WRITE` makes every later writable mapping, write and
-//! hole punch fail, the owner's own included.
+//! hole punch fail, the owner's own included. Writable memory has no such protection: its user may
+//! punch holes, and then the next access by either side asks the kernel for a page again.
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::{
-    fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, memfd_create},
+    fs::{
+        FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
+        memfd_create,
+    },
+    io::Errno,
     param::page_size,
     system::sysinfo,
 };
@@ -75,6 +80,9 @@ pub enum MemoryError {
         /// The cause.
         source: io::Error,
     },
+    /// A descriptor from elsewhere could change under its mapping.
+    #[error("{0} is not sealed as it must be")]
+    NotSealed(&'static str),
     /// A descriptor from elsewhere is smaller than it must be.
     #[error("{what} has {len} bytes, {needed} are needed")]
     TooSmall {
@@ -112,8 +120,7 @@ impl SharedMemory {
         if len > available {
             return Err(MemoryError::Exceeds { what, bytes, available });
         }
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = memfd_create(what, flags).map_err(|e| fail(e.into()))?;
+        let fd = create(what).map_err(|e| fail(e.into()))?;
         // Pages come now or never: a page that is missing later would be a SIGBUS.
         fallocate(&fd, FallocateFlags::empty(), 0, len).map_err(|e| fail(e.into()))?;
         let size = usize::try_from(len).map_err(|e| fail(io::Error::other(e)))?;
@@ -129,8 +136,9 @@ impl SharedMemory {
         Ok(Self { map, fd, locked: lock })
     }
 
-    /// Maps what another process has created. Its size is checked against `needed` bytes; that it
-    /// cannot shrink later is the creator's seal.
+    /// Maps what another process has created: at least `needed` bytes, sealed so that it cannot
+    /// shrink and, for reading only, cannot be written by whoever handed it out either, except
+    /// through mappings that are older than the seal.
     pub fn open(
         what: &'static str,
         fd: OwnedFd,
@@ -141,6 +149,13 @@ impl SharedMemory {
         let len = fstat(&fd).map_err(|e| fail(e.into()))?.st_size.cast_unsigned();
         if len < needed || len == 0 {
             return Err(MemoryError::TooSmall { what, len, needed });
+        }
+        let mut seals = SealFlags::SHRINK;
+        if sharing == Sharing::ReadOnly {
+            seals |= SealFlags::FUTURE_WRITE;
+        }
+        if !fcntl_get_seals(&fd).is_ok_and(|found| found.contains(seals)) {
+            return Err(MemoryError::NotSealed(what));
         }
         let size = usize::try_from(len).map_err(|e| fail(io::Error::other(e)))?;
         let mut options = MmapOptions::new();
@@ -169,6 +184,15 @@ impl SharedMemory {
 
     pub(super) fn ptr(&self) -> *mut u8 {
         self.map.as_mut_ptr()
+    }
+}
+
+/// A memfd that can be sealed, and never executed where the kernel (6.3 and later) knows that.
+fn create(what: &str) -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match memfd_create(what, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => memfd_create(what, flags),
+        result => result,
     }
 }
 

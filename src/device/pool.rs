@@ -186,18 +186,20 @@ impl PoolView {
         unsafe { slice::from_raw_parts(self.memory.ptr(), self.layout.base_bytes as usize) }
     }
 
-    /// The bytes of a slot, or `None` if there is no such slot. They are a block's only while a
-    /// lease holds the generation in which the table named this slot for it; a caller without
-    /// one may see them change.
+    /// The bytes of a slot, or `None` if there is no such slot.
+    ///
+    /// # Safety
+    /// While the bytes are borrowed, the caller holds a lease on a generation in which the table
+    /// names this slot for a block of the active task. Only then does the daemon not write them.
     #[expect(unsafe_code, reason = "the pool lies in memory that is mapped, not borrowed")]
-    pub fn slot(&self, slot: SlotId) -> Option<&[u8]> {
+    pub unsafe fn slot(&self, slot: SlotId) -> Option<&[u8]> {
         if slot.0 >= self.layout.slots {
             return None;
         }
         // SAFETY: the slot exists, and the layout fits the mapping (`open`).
         let first = unsafe { self.memory.ptr().add(self.layout.slot_start(slot)) };
-        // SAFETY: the bytes stay mapped while `self` lives. The daemon does not write a slot
-        // that an active task or a leased generation pins; `client::Lease` is the one caller.
+        // SAFETY: the bytes stay mapped while `self` lives, and the caller vouches that they do
+        // not change.
         Some(unsafe { slice::from_raw_parts(first, self.layout.slot_bytes as usize) })
     }
 }
@@ -205,6 +207,12 @@ impl PoolView {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[expect(unsafe_code, reason = "there is no daemon here that could write")]
+    fn slot_of(view: &PoolView, slot: u32) -> Option<&[u8]> {
+        // SAFETY: the windows are borrowed by nobody while the bytes are looked at.
+        unsafe { view.slot(SlotId(slot)) }
+    }
 
     #[test]
     fn slots_are_disjoint_and_views_see_what_windows_write() {
@@ -220,9 +228,9 @@ mod tests {
         let view = PoolView::open(pool.as_fd().try_clone_to_owned().unwrap(), layout).unwrap();
         assert_eq!(view.base(), [9; 100]);
         for slot in 0..3 {
-            assert_eq!(view.slot(SlotId(slot)).unwrap(), [slot as u8 + 1; 4096]);
+            assert_eq!(slot_of(&view, slot).unwrap(), [slot as u8 + 1; 4096]);
         }
-        assert_eq!(view.slot(SlotId(3)), None);
+        assert_eq!(slot_of(&view, 3), None);
     }
 
     #[test]

@@ -206,6 +206,11 @@ impl TableView {
         self.bundle_id
     }
 
+    /// Number of blocks.
+    pub fn blocks(&self) -> u32 {
+        self.table.blocks
+    }
+
     /// The layout of the pool.
     pub fn layout(&self) -> PoolLayout {
         self.layout

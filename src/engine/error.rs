@@ -118,6 +118,15 @@ pub enum EngineError {
     Stopped,
 }
 
+/// Most names that an error lists: an answer has to fit into the trailers of a call.
+pub const LISTED_NAMES: usize = 16;
+
+/// Names in words: all of them, or the first ones and how many more there are.
 fn list(names: &[String]) -> String {
-    if names.is_empty() { "none".into() } else { names.join(", ") }
+    let (listed, more) = names.split_at(names.len().min(LISTED_NAMES));
+    match (listed, more) {
+        ([], _) => "none".into(),
+        (_, []) => listed.join(", "),
+        _ => format!("{} and {} more", listed.join(", "), more.len()),
+    }
 }

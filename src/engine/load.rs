@@ -3,14 +3,16 @@
 
 use super::model::Model;
 use crate::{
-    bundle::{Bundle, OpenError, Subject, checksum},
+    bundle::{self, Bundle, OpenError, Subject, checksum},
     device::{MemoryError, Pool, PoolLayout, TableWriter},
     residency::Residency,
     storage::{BlockFile, ReadError},
     units::{BLOCK_ALIGN, align_up},
 };
 use std::{
+    fs::File,
     io::{self, IoSliceMut},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -41,6 +43,9 @@ pub enum LoadError {
         /// The cause.
         source: io::Error,
     },
+    /// Another file took the bundle's place in between.
+    #[error("{} was replaced while it was opened: try again", .0.display())]
+    Replaced(PathBuf),
     /// There is no memory for the pool.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -81,9 +86,13 @@ impl Model {
     /// Opens a bundle, allocates its pool, and reads and verifies its base.
     pub fn load(spec: &ModelSpec) -> Result<Self, LoadError> {
         let path = &spec.bundle;
-        let bundle = Arc::new(Bundle::open(path)?);
-        let file = BlockFile::open(path)
-            .map_err(|source| LoadError::File { path: path.clone(), source })?;
+        let failed = |source| LoadError::File { path: path.clone(), source };
+        let shown = bundle::open(path)?;
+        let bundle = Arc::new(Bundle::from_file(&shown, path)?);
+        let file = BlockFile::open(path).map_err(failed)?;
+        if !same_file(&shown, file.file()).map_err(failed)? {
+            return Err(LoadError::Replaced(path.clone()));
+        }
         if !file.direct() {
             tracing::warn!(
                 model = bundle.model(),
@@ -96,8 +105,13 @@ impl Model {
         })?;
         let table = TableWriter::create(bundle.id(), bundle.len() as u32, layout)?;
         let residency = Residency::new(bundle, table, windows);
-        Ok(Self::new(Arc::new(file), pool, residency))
+        Ok(Self::new(Arc::new(file), shown, pool, residency))
     }
+}
+
+fn same_file(one: &File, other: &File) -> io::Result<bool> {
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 fn layout(bundle: &Bundle, spec: &ModelSpec) -> Result<PoolLayout, LoadError> {

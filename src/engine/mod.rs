@@ -1,9 +1,11 @@
 //! The engine: one owner of residency, sessions and plans, and one loop that applies actions.
 //!
-//! [`Engine::apply`] is synchronous, takes no locks and does no I/O: it changes the state, answers
-//! whom it can answer, and leaves [`Effect`]s to be carried out. So whatever happens in between,
-//! a caller that goes away or a read that fails, finds the engine between two actions, where its
-//! invariants hold. [`run`] feeds it in the daemon; tests feed it a simulated store and clock.
+//! [`Engine::apply`] is synchronous and takes no locks: it changes the state, answers whom it can
+//! answer, and leaves [`Effect`]s, all reading and verifying, to be carried out. Of system calls it
+//! makes those that give an attaching client its descriptors, and those that ring doorbells. So
+//! whatever happens in between, a caller that goes away or a read that fails, finds the engine
+//! between two actions, where its invariants hold. [`run`] feeds it in the daemon; tests feed it a
+//! simulated store and clock.
 
 mod action;
 mod answers;
@@ -25,7 +27,7 @@ pub use action::{
     SwitchTiming, Target,
 };
 pub use clock::{Clock, Monotonic};
-pub use error::EngineError;
+pub use error::{EngineError, LISTED_NAMES};
 pub use load::{LoadError, ModelSpec};
 pub use model::Model;
 pub use run::{Handle, RunError, Runtime, run};
@@ -33,7 +35,10 @@ pub use session::{DEFAULT_SESSION, Session};
 pub use status::{ModelStatus, PoolStatus, SessionStatus};
 pub use verify::{Verified, Verify};
 
-use crate::{bundle::Bundle, storage::Completion};
+use crate::{
+    bundle::{Bundle, MAX_NAME_LEN, is_name},
+    storage::Completion,
+};
 use model::Context;
 use reads::Reads;
 use std::{sync::Arc, time::Duration};
@@ -103,7 +108,7 @@ impl Engine {
 
     /// Whether the engine was told to finish, and has.
     pub fn is_drained(&self) -> bool {
-        self.draining && !self.models.iter().any(Model::is_switching)
+        self.draining && self.reads.is_idle() && !self.models.iter().any(Model::is_switching)
     }
 
     /// Checks what must hold between any two actions; for tests.
@@ -140,8 +145,7 @@ impl Engine {
                 self.models.iter_mut().for_each(|model| model.detach(member));
             }
             Command::ListModels { reply } => {
-                let bundles = self.models.iter().map(|model| model.bundle().clone());
-                let _ = reply.send(Ok(bundles.collect()));
+                let _ = reply.send(Ok(self.bundles().cloned().collect()));
             }
             Command::Status { model, reply } => {
                 let _ = reply.send(self.status(&model));
@@ -195,6 +199,7 @@ impl Engine {
 
     /// The model of this name; an empty name means the only one.
     fn find(&self, name: &str) -> Result<usize, EngineError> {
+        check_name("a model's name", name)?;
         let known = || self.models.iter().map(|model| model.name().to_owned()).collect();
         if name.is_empty() {
             return match self.models.len() {
@@ -210,4 +215,12 @@ impl Engine {
     pub fn bundles(&self) -> impl Iterator<Item = &Arc<Bundle>> {
         self.models.iter().map(Model::bundle)
     }
+}
+
+/// Refuses what cannot be a name; an empty one stands for the only or the default one.
+fn check_name(what: &'static str, name: &str) -> Result<(), EngineError> {
+    if name.is_empty() || is_name(name) {
+        return Ok(());
+    }
+    Err(EngineError::BadName { what, limit: MAX_NAME_LEN })
 }

@@ -3,6 +3,7 @@
 use super::{
     Effect, EngineError, Limits, MemberId, Membership, ModelStatus, PoolStatus, SessionStatus,
     answers::Answers,
+    check_name,
     clock::Clock,
     pending::Waiting,
     reads::Reads,
@@ -15,6 +16,7 @@ use crate::{
     storage::BlockFile,
 };
 use std::{
+    fs::File,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Duration,
@@ -23,6 +25,9 @@ use std::{
 /// A loaded model. One model's pool is no other's: none can starve another.
 pub struct Model {
     pub(super) file: Arc<BlockFile>,
+    /// The same file opened for clients. They share what they are given, flags included, so it is
+    /// not the one that blocks are read from.
+    shown: File,
     pub(super) pool: Pool,
     pub(super) residency: Residency,
     /// By place in the table.
@@ -46,11 +51,11 @@ pub(super) struct Context<'a> {
 
 impl Model {
     /// A model with an empty pool and its default session.
-    pub(super) fn new(file: Arc<BlockFile>, pool: Pool, residency: Residency) -> Self {
+    pub(super) fn new(file: Arc<BlockFile>, shown: File, pool: Pool, residency: Residency) -> Self {
         let mut sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| None).collect();
         sessions[0] = SessionEntry::new(0).map(|entry| Session::new(DEFAULT_SESSION.into(), entry));
         let (answers, waiting) = (Answers::default(), Waiting::default());
-        Self { file, pool, residency, sessions, answers, waiting }
+        Self { file, shown, pool, residency, sessions, answers, waiting }
     }
 
     /// The bundle that is served.
@@ -65,6 +70,7 @@ impl Model {
 
     /// The session of this name; an empty name means the default one.
     pub(super) fn find_session(&self, name: &str) -> Result<SessionEntry, EngineError> {
+        check_name("a session's name", name)?;
         let name = if name.is_empty() { DEFAULT_SESSION } else { name };
         let found = self.open_sessions().find(|session| session.name == name);
         found.map(|session| session.entry).ok_or_else(|| EngineError::UnknownSession {
@@ -140,14 +146,12 @@ impl Model {
         };
         let pool = duplicate(&self.pool)?;
         let table = duplicate(self.residency.table())?;
-        let bundle = duplicate(&*self.file)?;
+        let bundle = duplicate(&self.shown)?;
         let Some(session) = self.session(entry) else { return Err(EngineError::Stopped) };
         let (cell, doorbell) = session.join(member, limit)?;
-        match (duplicate(cell), duplicate(doorbell)) {
-            (Ok(cell), Ok(doorbell)) => {
-                Ok(Membership { member, entry, pool, table, bundle, cell, doorbell })
-            }
-            (Err(error), _) | (_, Err(error)) => {
+        match duplicate(cell) {
+            Ok(cell) => Ok(Membership { member, entry, pool, table, bundle, cell, doorbell }),
+            Err(error) => {
                 session.leave(member);
                 Err(error)
             }
@@ -176,7 +180,7 @@ impl Model {
     pub(super) fn status(&self) -> ModelStatus {
         let layout = self.pool.layout();
         let mut pinned = self.residency.resident().clone();
-        pinned.intersect_with(self.residency.pinned());
+        pinned.intersect_with(&self.residency.pinned());
         let mut sessions: Vec<_> =
             self.open_sessions().map(|session| session.status(self.bundle())).collect();
         sessions.sort_by(|a, b| a.session.cmp(&b.session));
@@ -198,16 +202,17 @@ impl Model {
 
     pub(super) fn assert_invariants(&self) {
         self.residency.assert_invariants();
+        let pinned = self.residency.pinned();
         for session in self.open_sessions() {
             if let Some(task) = session.active.task {
                 let blocks = self.bundle().task_blocks(task);
                 assert!(blocks.is_subset(self.residency.resident()), "the active task is there");
-                assert!(blocks.is_subset(self.residency.pinned()), "the active task is pinned");
+                assert!(blocks.is_subset(&pinned), "the active task is pinned");
             }
             for old in &session.draining {
                 let blocks = self.bundle().task_blocks(old.task);
                 assert!(blocks.is_subset(self.residency.resident()), "a leased task is there");
-                assert!(blocks.is_subset(self.residency.pinned()), "a leased task is pinned");
+                assert!(blocks.is_subset(&pinned), "a leased task is pinned");
             }
         }
         self.assert_pending_invariants();

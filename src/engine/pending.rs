@@ -8,12 +8,18 @@ use std::{collections::VecDeque, time::Duration};
 pub(super) struct Pending {
     pub(super) task: TaskIndex,
     pub(super) request_id: Option<String>,
-    /// The caller, and those who repeated its request.
-    pub(super) replies: Vec<Reply<SwitchReport>>,
-    pub(super) deadline: Duration,
+    /// The caller, and those who repeated its request; never none.
+    pub(super) callers: Vec<Caller>,
     pub(super) arrived: Duration,
     /// `None` while the switch waits for room; only then is its task not pinned.
     pub(super) load: Option<Load>,
+}
+
+/// Somebody who waits for a switch.
+pub(super) struct Caller {
+    pub(super) reply: Reply<SwitchReport>,
+    /// How long. The switch goes on for as long as anybody waits.
+    pub(super) deadline: Duration,
 }
 
 /// How far the loading is.

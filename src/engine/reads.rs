@@ -24,6 +24,16 @@ impl Reads {
         self.backlog.push_front(read);
     }
 
+    /// Whether nothing waits for its turn.
+    pub(super) fn has_no_backlog(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.backlog.is_empty() && self.in_flight == 0
+    }
+
     /// Notes that a read has ended.
     pub(super) fn finished(&mut self) {
         assert!(self.in_flight > 0, "only what was begun can end");

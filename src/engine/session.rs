@@ -6,6 +6,7 @@ use crate::{
     device::{Active, ActiveTask, Doorbell, EpochCell, SessionEntry},
     units::Generation,
 };
+use std::os::fd::OwnedFd;
 
 /// The session of calls that name none.
 pub const DEFAULT_SESSION: &str = "default";
@@ -34,20 +35,19 @@ impl Session {
         Self { name, entry, active, pending: None, draining: Vec::new(), members: Vec::new() }
     }
 
-    /// Takes a client in and gives duplicates of what it needs of its own.
+    /// Takes a client in and gives its cell and the end of the doorbell that it reads.
     pub(super) fn join(
         &mut self,
         id: MemberId,
         limit: usize,
-    ) -> Result<(&EpochCell, &Doorbell), EngineError> {
+    ) -> Result<(&EpochCell, OwnedFd), EngineError> {
         if self.members.len() >= limit {
             return Err(EngineError::TooManyClients(limit));
         }
         let cell = EpochCell::create().map_err(|_| EngineError::NoClientMemory)?;
-        let doorbell = Doorbell::create().map_err(|_| EngineError::NoClientMemory)?;
+        let (doorbell, bell) = Doorbell::create().map_err(|_| EngineError::NoClientMemory)?;
         self.members.push(Member { id, cell, doorbell });
-        let member = &self.members[self.members.len() - 1];
-        Ok((&member.cell, &member.doorbell))
+        Ok((&self.members[self.members.len() - 1].cell, bell))
     }
 
     pub(super) fn leave(&mut self, id: MemberId) {

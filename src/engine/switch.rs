@@ -13,10 +13,11 @@ use super::{
     Verify,
     answers::{Answer, SwitchResult, log},
     model::{Context, Model},
-    pending::{Load, Pending},
+    pending::{Caller, Load, Pending},
     plan,
 };
 use crate::{
+    bundle::{MAX_NAME_LEN, is_name},
     device::{Active, SessionEntry, Window},
     residency::Room,
     storage::{Completion, Read},
@@ -24,6 +25,11 @@ use crate::{
 };
 use fixedbitset::FixedBitSet;
 use std::time::Duration;
+
+/// So many blocks have no slot at the moment.
+struct NoRoomNow {
+    absent: usize,
+}
 
 impl Model {
     pub(super) fn switch(
@@ -45,6 +51,9 @@ impl Model {
         command: &SwitchCommand,
     ) -> Result<(SessionEntry, TaskIndex), EngineError> {
         let entry = self.find_session(&command.target.session)?;
+        if !is_name(&command.task) {
+            return Err(EngineError::BadName { what: "a task's name", limit: MAX_NAME_LEN });
+        }
         let bundle = self.bundle();
         let task = bundle.find_task(&command.task).ok_or_else(|| EngineError::UnknownTask {
             name: command.task.clone(),
@@ -83,8 +92,7 @@ impl Model {
             Pending {
                 task,
                 request_id: command.request_id,
-                replies: vec![reply],
-                deadline,
+                callers: vec![Caller { reply, deadline }],
                 arrived: command.arrived,
                 load: None,
             },
@@ -114,11 +122,10 @@ impl Model {
                 let _ = reply.send(result.clone());
             }
             // The session's pending switch is this request: any other end of it would have left a
-            // result. All its callers get one answer, so it is due when the first waits no longer.
+            // result.
             Some(Answer { result: None, .. }) => {
                 let pending = session.pending.as_mut()?;
-                pending.replies.push(reply);
-                pending.deadline = pending.deadline.min(deadline);
+                pending.callers.push(Caller { reply, deadline });
             }
         }
         None
@@ -143,19 +150,20 @@ impl Model {
         self.residency.pin(task);
         // What a superseded switch has queued goes, unless this one needs it too.
         self.withdraw(cx);
-        let mut missing = self.bundle().task_blocks(task).clone();
-        missing.difference_with(self.residency.resident());
-        let absent = missing.difference_count(self.residency.loading());
-        let room = self.residency.room();
-        if absent > room.total() {
-            self.residency.unpin(task);
-            return self.wait_for_room(entry, task, absent);
-        }
-        let evicted = self.residency.make_room(absent);
-        self.request(cx, &missing);
+        let needed = self.bundle().task(task).blocks as usize;
+        let missing = self.bundle().task_blocks(task).difference_count(self.residency.resident());
+        let evicted = if missing == 0 {
+            0
+        } else {
+            match self.load_missing(cx, task) {
+                Ok(evicted) => evicted,
+                Err(NoRoomNow { absent }) => {
+                    self.residency.unpin(task);
+                    return self.wait_for_room(entry, task, absent);
+                }
+            }
+        };
         let planned = cx.clock.now();
-        let needed = self.bundle().task_blocks(task).count_ones(..);
-        let missing = missing.count_ones(..);
         if let Some(pending) = self.session(entry).and_then(|session| session.pending.as_mut()) {
             pending.load = Some(Load {
                 missing,
@@ -172,11 +180,25 @@ impl Model {
         }
     }
 
+    /// Makes room for what a pinned task lacks and plans its reads. Gives the blocks evicted.
+    fn load_missing(&mut self, cx: &mut Context<'_>, task: TaskIndex) -> Result<usize, NoRoomNow> {
+        let mut absent = self.bundle().task_blocks(task).clone();
+        absent.difference_with(self.residency.resident());
+        absent.difference_with(self.residency.loading());
+        let count = absent.count_ones(..);
+        if count > self.residency.room().total() {
+            return Err(NoRoomNow { absent: count });
+        }
+        let evicted = self.residency.make_room(count);
+        self.request(cx, absent);
+        Ok(evicted)
+    }
+
     fn answer_active(&mut self, cx: &mut Context<'_>, entry: SessionEntry) {
         let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
         let Some(pending) = session.pending.take() else { return };
         let bundle = self.residency.bundle();
-        let needed = bundle.task_blocks(pending.task).count_ones(..);
+        let needed = bundle.task(pending.task).blocks as usize;
         let report = SwitchReport {
             generation: session.active.generation,
             outcome: Outcome::AlreadyActive,
@@ -229,12 +251,10 @@ impl Model {
         self.pool.layout().slots() as usize - held.count_ones(..)
     }
 
-    /// Plans reads for those of the blocks that are not on their way already. The caller has made
-    /// room for them.
-    fn request(&mut self, cx: &mut Context<'_>, missing: &FixedBitSet) {
+    /// Plans reads for blocks that are not on their way yet, and for which there is room.
+    fn request(&mut self, cx: &mut Context<'_>, absent: FixedBitSet) {
         let longest = (cx.limits.read_bytes / self.bundle().block().bytes()).max(1) as usize;
-        let absent: Vec<_> = missing.difference(self.residency.loading()).collect();
-        for extent in plan::extents(absent, longest) {
+        for extent in plan::extents(absent.into_ones(), longest) {
             let blocks = plan::blocks(extent);
             let blocks: Vec<_> =
                 blocks.filter_map(|b| Some((b, self.residency.allot(b)?))).collect();
@@ -268,17 +288,16 @@ impl Model {
 
     pub(super) fn verified(&mut self, cx: &mut Context<'_>, verified: Verified) {
         let Verified { attempt, good, bad, .. } = verified;
-        let mut arrived = FixedBitSet::with_capacity(self.bundle().len());
-        for (_, window) in good {
-            arrived.insert(self.residency.admit(window).index());
-        }
+        let arrived: Vec<_> =
+            good.into_iter().map(|(_, window)| self.residency.admit(window)).collect();
         let mut complete = Vec::new();
         let bundle = self.bundle().clone();
         for session in self.sessions.iter_mut().flatten() {
             let Some(Pending { task, load: Some(load), .. }) = &mut session.pending else {
                 continue;
             };
-            load.missing -= bundle.task_blocks(*task).intersection_count(&arrived);
+            let needed = bundle.task_blocks(*task);
+            load.missing -= arrived.iter().filter(|block| needed.contains(block.index())).count();
             if load.missing == 0 {
                 complete.push(session.entry);
             }
@@ -299,11 +318,12 @@ impl Model {
         attempt: u8,
         blocks: Vec<(BlockIndex, Window)>,
     ) {
+        let pinned = self.residency.pinned();
         for (block, window) in blocks {
             self.residency.release(window);
             if attempt > 0 {
                 self.give_up(block);
-            } else if self.residency.pinned()[block.index()] {
+            } else if pinned[block.index()] {
                 let window = self.residency.allot(block);
                 let blocks = window.map(|window| (block, window)).into_iter().collect();
                 if let Some(read) = self.read(cx.index, attempt + 1, blocks) {
@@ -383,9 +403,9 @@ impl Model {
     }
 
     fn answer(&mut self, session: &str, pending: Pending, result: &SwitchResult) {
-        for reply in pending.replies {
+        for caller in pending.callers {
             // The switch is done whether or not its caller still waits.
-            let _ = reply.send(result.clone());
+            let _ = caller.reply.send(result.clone());
         }
         log(self.name(), session, &self.bundle().task(pending.task).name, result);
         if let Some(id) = pending.request_id {
@@ -396,6 +416,9 @@ impl Model {
 
     /// Takes back reads that have not begun and that no switch needs any more.
     pub(super) fn withdraw(&mut self, cx: &mut Context<'_>) {
+        if cx.reads.has_no_backlog() {
+            return;
+        }
         let pinned = self.residency.pinned();
         let wanted = |read: &Read| read.blocks.iter().any(|(block, _)| pinned[block.index()]);
         for read in cx.reads.withdraw(cx.index, wanted) {
@@ -405,16 +428,25 @@ impl Model {
         }
     }
 
-    /// Ends switches whose deadline has come.
+    /// Answers callers whose deadline has come, and ends switches that nobody waits for any more.
     pub(super) fn expire(&mut self, cx: &mut Context<'_>) {
-        let late = |p: &Pending| p.deadline <= cx.now;
-        let late = self.open_sessions().filter(|s| s.pending.as_ref().is_some_and(late));
-        let late: Vec<_> = late.map(|session| session.entry).collect();
-        if late.is_empty() {
-            return;
+        let mut abandoned = Vec::new();
+        for session in self.sessions.iter_mut().flatten() {
+            let Some(pending) = &mut session.pending else { continue };
+            let is_late = |caller: &Caller| caller.deadline <= cx.now;
+            if pending.callers.iter().all(is_late) {
+                abandoned.push(session.entry);
+                continue;
+            }
+            for late in pending.callers.extract_if(.., |caller| is_late(caller)) {
+                let _ = late.reply.send(Err(EngineError::DeadlineExceeded));
+            }
         }
-        late.into_iter().for_each(|entry| self.fail(entry, &EngineError::DeadlineExceeded));
-        self.withdraw(cx);
+        if !abandoned.is_empty() {
+            let error = EngineError::DeadlineExceeded;
+            abandoned.into_iter().for_each(|entry| self.fail(entry, &error));
+            self.withdraw(cx);
+        }
     }
 
     /// Tries again to begin switches that wait for room.
@@ -430,7 +462,8 @@ impl Model {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.open_sessions().filter_map(|s| s.pending.as_ref()).map(|p| p.deadline).min()
+        let pending = self.open_sessions().filter_map(|session| session.pending.as_ref());
+        pending.flat_map(|pending| &pending.callers).map(|caller| caller.deadline).min()
     }
 
     pub(super) fn is_switching(&self) -> bool {
@@ -453,7 +486,7 @@ impl Model {
                 assert!(self.waiting.contains(&session.entry), "who cannot begin waits");
                 continue;
             };
-            assert!(blocks.is_subset(self.residency.pinned()), "what is loaded is pinned");
+            assert!(blocks.is_subset(&self.residency.pinned()), "what is loaded is pinned");
             let missing = blocks.difference_count(self.residency.resident());
             assert_eq!(missing, load.missing, "missing blocks are counted");
             assert!(missing > 0, "what is complete is published");

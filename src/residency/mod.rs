@@ -31,8 +31,6 @@ pub struct Residency {
     quarantined: FixedBitSet,
     /// For each task, how many hold it.
     pins: Vec<u32>,
-    /// The union of the pinned tasks' blocks.
-    pinned: FixedBitSet,
     /// Tasks by last use.
     recency: LruCache<TaskIndex, ()>,
 }
@@ -63,7 +61,6 @@ impl Residency {
             loading: FixedBitSet::with_capacity(blocks),
             quarantined: FixedBitSet::with_capacity(blocks),
             pins: vec![0; bundle.task_indices().count()],
-            pinned: FixedBitSet::with_capacity(blocks),
             recency: LruCache::unbounded(),
             bundle,
             table,
@@ -95,9 +92,13 @@ impl Residency {
         &self.loading
     }
 
-    /// Blocks that pinned tasks need.
-    pub fn pinned(&self) -> &FixedBitSet {
-        &self.pinned
+    /// Blocks that pinned tasks need. Worked out anew: a switch that reads nothing does without.
+    pub fn pinned(&self) -> FixedBitSet {
+        let mut pinned = FixedBitSet::with_capacity(self.bundle.len());
+        for task in self.bundle.task_indices().filter(|task| self.pins[task.index()] > 0) {
+            pinned.union_with(self.bundle.task_blocks(task));
+        }
+        pinned
     }
 
     /// Blocks whose last read failed for good. Nothing but a task that needs them reads them
@@ -108,16 +109,13 @@ impl Residency {
 
     /// How many blocks could be loaded without harm to a pinned task.
     pub fn room(&self) -> Room {
-        let evictable = self.resident.difference_count(&self.pinned);
+        let evictable = self.resident.difference_count(&self.pinned());
         Room { free: self.slots.counts().free, evictable }
     }
 
     /// Keeps a task's blocks from eviction until [`unpin`](Self::unpin) was called as often.
     pub fn pin(&mut self, task: TaskIndex) {
         self.pins[task.index()] += 1;
-        if self.pins[task.index()] == 1 {
-            self.pinned.union_with(self.bundle.task_blocks(task));
-        }
     }
 
     /// Takes one pin back.
@@ -125,12 +123,6 @@ impl Residency {
         let pins = &mut self.pins[task.index()];
         assert!(*pins > 0, "a task is unpinned as often as it was pinned");
         *pins -= 1;
-        if *pins == 0 {
-            self.pinned.clear();
-            for task in self.bundle.task_indices().filter(|task| self.pins[task.index()] > 0) {
-                self.pinned.union_with(self.bundle.task_blocks(task));
-            }
-        }
     }
 
     /// Notes that a task is used now.
@@ -142,6 +134,9 @@ impl Residency {
     /// number of blocks evicted.
     pub fn make_room(&mut self, count: usize) -> usize {
         let missing = count.saturating_sub(self.slots.counts().free);
+        if missing == 0 {
+            return 0;
+        }
         let victims = self.victims(missing);
         for &block in &victims {
             self.evict(block);
@@ -198,7 +193,7 @@ impl Residency {
     /// Up to `count` unpinned resident blocks, least recently used first.
     fn victims(&self, count: usize) -> Vec<BlockIndex> {
         let mut rest = self.resident.clone();
-        rest.difference_with(&self.pinned);
+        rest.difference_with(&self.pinned());
         let mut by_age = Vec::with_capacity(self.recency.len() + 1);
         for (task, ()) in &self.recency {
             let mut used = rest.clone();
@@ -237,10 +232,5 @@ impl Residency {
         }
         assert_eq!(resident, self.resident.count_ones(..), "each resident block has one slot");
         assert_eq!(loading, self.loading.count_ones(..), "each loading block has one slot");
-        let mut pinned = FixedBitSet::with_capacity(self.bundle.len());
-        for task in self.bundle.task_indices().filter(|task| self.pins[task.index()] > 0) {
-            pinned.union_with(self.bundle.task_blocks(task));
-        }
-        assert_eq!(pinned, self.pinned, "pins and pinned blocks agree");
     }
 }

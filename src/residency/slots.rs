@@ -50,6 +50,8 @@ pub struct Slots {
     /// `None` while the window is with a read or the verifier.
     windows: Vec<Option<Window>>,
     free: FixedBitSet,
+    /// No slot below is free: where the search for one begins.
+    first_free: usize,
     counts: SlotCounts,
 }
 
@@ -63,6 +65,7 @@ impl Slots {
             counts: SlotCounts { free: windows.len(), ..SlotCounts::default() },
             windows: windows.into_iter().map(Some).collect(),
             free,
+            first_free: 0,
         }
     }
 
@@ -78,7 +81,9 @@ impl Slots {
 
     /// Gives away the lowest free slot's window, so that blocks read together lie together.
     pub(super) fn allot(&mut self, block: BlockIndex) -> Option<Window> {
-        let slot = SlotId(self.free.minimum()? as u32);
+        let slot = (self.first_free..self.states.len()).find(|&slot| self.free[slot])?;
+        self.first_free = slot + 1;
+        let slot = SlotId(slot as u32);
         self.set(slot, SlotState::Filling(block));
         self.windows[slot.index()].take()
     }
@@ -130,6 +135,9 @@ impl Slots {
         *self.counts.of(from) -= 1;
         *self.counts.of(to) += 1;
         self.free.set(slot.index(), to == Free);
+        if to == Free {
+            self.first_free = self.first_free.min(slot.index());
+        }
         self.states[slot.index()] = to;
     }
 
@@ -142,6 +150,7 @@ impl Slots {
             assert_eq!(window.is_some(), rests, "the window of {slot:?}, which is {state:?}");
             assert!(window.as_ref().is_none_or(|window| window.slot() == slot), "its own window");
             assert_eq!(self.free[slot.index()], state == SlotState::Free, "the free set");
+            assert!(!self.free[slot.index()] || self.first_free <= slot.index(), "the search");
         }
         assert_eq!(counts, self.counts, "slots are counted by state");
     }

@@ -1,6 +1,7 @@
 //! A bundle's file, opened for block reads past the page cache where the file system allows it.
 
 use super::ReadError;
+use crate::units::BLOCK_ALIGN;
 use rustix::{
     fs::{AtFlags, Mode, OFlags, StatxFlags, fstatfs, open, statx},
     io::{Errno, preadv, retry_on_intr},
@@ -8,7 +9,7 @@ use rustix::{
 use std::{
     fs::File,
     io::{self, IoSliceMut},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -29,11 +30,8 @@ impl BlockFile {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         match open(path, flags | OFlags::DIRECT, Mode::empty()) {
-            Ok(file) => {
-                let file = File::from(file);
-                Ok(Self { direct: supports_direct(&file), file })
-            }
-            Err(Errno::INVAL) => {
+            Ok(file) if supports_direct(&file) => Ok(Self { file: file.into(), direct: true }),
+            Ok(_) | Err(Errno::INVAL) => {
                 Ok(Self { file: open(path, flags, Mode::empty())?.into(), direct: false })
             }
             Err(error) => Err(error.into()),
@@ -91,16 +89,18 @@ impl AsFd for BlockFile {
     }
 }
 
-/// Whether O_DIRECT, which was accepted, is honoured. The kernel tells (since 6.1) of most file
-/// systems; of others it is believed, except of tmpfs, which has no storage to read from.
-fn supports_direct(file: &File) -> bool {
+/// Whether O_DIRECT, which was accepted, is honoured for blocks as we align them. The kernel tells
+/// (since 6.1) of most file systems; of others it is believed, except of tmpfs, which has no
+/// storage to read from.
+fn supports_direct(file: &OwnedFd) -> bool {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
     if fstatfs(file).is_ok_and(|stat| stat.f_type as u64 == TMPFS_MAGIC) {
         return false;
     }
     match statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
         Ok(stat) if stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
-            stat.stx_dio_offset_align != 0
+            let fits = |align: u32| (1..=BLOCK_ALIGN).contains(&u64::from(align));
+            fits(stat.stx_dio_offset_align) && fits(stat.stx_dio_mem_align)
         }
         _ => true,
     }

@@ -69,9 +69,6 @@ pub trait Storage: Send {
     /// Takes a read without waiting for it. When the queue is full, or the backend has stopped,
     /// the read comes back.
     fn submit(&self, read: Read) -> Result<(), Read>;
-
-    /// How many reads can be under way or queued.
-    fn capacity(&self) -> usize;
 }
 
 /// Receives completions; it must not block.

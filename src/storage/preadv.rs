@@ -58,10 +58,6 @@ impl Storage for Preadv {
         self.queue.work.notify_one();
         Ok(())
     }
-
-    fn capacity(&self) -> usize {
-        self.capacity
-    }
 }
 
 impl Drop for Preadv {

@@ -103,6 +103,14 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Whether it ends by itself, soon.
+    pub(crate) fn ends(&mut self) -> bool {
+        (0..10_000).any(|_| {
+            thread::sleep(std::time::Duration::from_millis(1));
+            !self.is_running()
+        })
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_none()
     }

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a fixture that fails must stop the test")]
 
+pub(crate) mod calls;
 pub(crate) mod daemon;
 pub(crate) mod damage;
 pub(crate) mod seqpacket;

@@ -250,4 +250,37 @@ fn an_output_that_would_replace_an_input() {
         std::os::unix::fs::symlink(kit.path("own.safetensors"), kit.path("link")).unwrap();
     };
     refused(&onto("link"), link, &["tasks.rain.checkpoint: ", "own.safetensors: ", is]);
+    let index = |kit: &Kit| {
+        kit.text("w.json", r#"{"weight_map": {"a": "w.safetensors", "bias": "w.safetensors"}}"#);
+    };
+    let by_index = onto("w.json").replace("weights: w.safetensors", "weights: w.json");
+    refused(&by_index, index, &["weights: ", "w.json: ", is]);
+}
+
+#[test]
+fn an_output_that_would_replace_the_recipe() {
+    let kit = good();
+    kit.text("recipe.yaml", &RECIPE.replace("o.mesh", "recipe.yaml"));
+    let before = kit.files();
+    let recipe = synchromesh::compile::Recipe::load(&kit.path("recipe.yaml")).unwrap();
+    let error = synchromesh::compile::compile(&recipe, &()).unwrap_err();
+    assert!(error.is_usage() && error.to_string().starts_with("the recipe: "), "{error}");
+    assert_eq!(kit.files(), before);
+}
+
+#[test]
+fn a_tensor_whose_name_would_garble_a_terminal() {
+    let odd = Dense::f32("a\u{1b}[31m", &SHAPE, &[1.0; COUNT]);
+    refused_file("w.safetensors", &[weight(2.0), odd], &["weights", "control characters"]);
+}
+
+#[test]
+fn recipes_that_are_no_files() {
+    let kit = good();
+    let fifo = kit.path("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for path in [fifo, kit.path("."), "/dev/zero".into()] {
+        let error = synchromesh::compile::Recipe::load(&path).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+    }
 }

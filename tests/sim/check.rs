@@ -313,7 +313,7 @@ impl Sequence<'_> {
             for session in model.sessions.values() {
                 let Some(pending) = &session.pending else { continue };
                 assert!(model.fits(pending.task), "what cannot fit is refused");
-                assert!(pending.deadline > self.rig.now(), "what is late is ended");
+                assert!(pending.deadline() > self.rig.now(), "what is late is ended");
             }
         }
     }
@@ -321,7 +321,7 @@ impl Sequence<'_> {
     /// I4: the engine asks to be woken in time, and not when there is nothing to do.
     fn check_tick(&self) {
         let sessions = || self.world.models.iter().flat_map(|model| model.sessions.values());
-        let deadlines = sessions().filter_map(|session| Some(session.pending.as_ref()?.deadline));
+        let deadlines = sessions().filter_map(|session| Some(session.pending.as_ref()?.deadline()));
         let leases = sessions().any(|session| !session.draining.is_empty());
         let leases = leases.then(|| self.rig.now() + LEASE_POLL);
         assert_eq!(self.rig.engine.next_tick(), deadlines.chain(leases).min(), "the next tick");

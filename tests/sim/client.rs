@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use synchromesh::{
     device::{Active, ActiveTask, EpochCell, PoolView, SessionEntry, TableView},
     engine::{MemberId, Membership},
-    units::{Generation, TaskIndex},
+    units::{Generation, SlotId, TaskIndex},
 };
 
 pub(crate) struct Client {
@@ -88,9 +88,8 @@ impl Client {
 
     /// How often the doorbell rang since it was last asked.
     pub(crate) fn rings(&self) -> u64 {
-        let mut count = [0; 8];
-        match rustix::io::read(&self.doorbell, &mut count) {
-            Ok(_) => u64::from_ne_bytes(count),
+        match rustix::io::read(&self.doorbell, &mut [0; 4096]) {
+            Ok(rings) => rings as u64,
             Err(error) => {
                 assert_eq!(error, rustix::io::Errno::AGAIN, "the doorbell is silent");
                 0
@@ -98,12 +97,19 @@ impl Client {
         }
     }
 
+    /// What a slot holds now. The engine runs on this thread, so nothing writes meanwhile.
+    #[expect(unsafe_code, reason = "the simulation looks at slots whether or not it may")]
+    fn slot(&self, slot: SlotId) -> &[u8] {
+        // SAFETY: the borrow ends before the engine's next action or the store's next write.
+        unsafe { self.pool.slot(slot) }.expect("the slot exists")
+    }
+
     /// Whether all blocks of a task are where the table says, bit for bit.
     pub(crate) fn assert_task(&self, content: &Content, task: TaskIndex) {
         for block in content.task_blocks(task).ones() {
             let index = synchromesh::units::BlockIndex(block as u32);
             let slot = self.table.slot_of(index).expect("the table says where the block is");
-            let bytes = self.pool.slot(slot).expect("the slot exists");
+            let bytes = self.slot(slot);
             assert!(bytes == content.blocks[block], "{task:?} has its block {block} in {slot:?}");
         }
     }

@@ -57,10 +57,18 @@ pub(crate) struct SessionWorld {
 pub(crate) struct PendingWorld {
     pub(crate) task: TaskIndex,
     pub(crate) id: Option<String>,
-    pub(crate) deadline: Duration,
     pub(crate) calls: Vec<u64>,
+    /// How long each of them waits.
+    pub(crate) due: BTreeMap<u64, Duration>,
     /// Blocks of it were on their way when it was asked for.
     pub(crate) joined: bool,
+}
+
+impl PendingWorld {
+    /// When the first of its callers stops waiting.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.calls.iter().map(|call| self.due[call]).min().expect("somebody waits")
+    }
 }
 
 struct Remembered {
@@ -121,9 +129,16 @@ impl World {
     /// Ends what is late; the engine does so before anything else.
     pub(crate) fn expire(&mut self, now: Duration) {
         for place in self.places() {
-            let pending = &self.session(place).pending;
-            if pending.as_ref().is_some_and(|pending| pending.deadline <= now) {
+            let Some(pending) = &mut self.session(place).pending else { continue };
+            let late: Vec<_> =
+                pending.calls.extract_if(.., |call| pending.due[call] <= now).collect();
+            if pending.calls.is_empty() {
+                pending.calls = late;
                 self.fail(place, EngineError::DeadlineExceeded);
+            } else {
+                for number in late {
+                    self.expect(number, Expect::Exactly(Err(EngineError::DeadlineExceeded)));
+                }
             }
         }
     }
@@ -186,8 +201,8 @@ impl World {
         let pending = PendingWorld {
             task,
             id: command.request_id.clone(),
-            deadline,
             calls: vec![number],
+            due: BTreeMap::from([(number, deadline)]),
             joined: false,
         };
         self.session(place).pending = Some(pending);
@@ -226,7 +241,7 @@ impl World {
                 let pending = self.session(place).pending.as_mut().expect("the request runs");
                 assert_eq!(pending.id.as_deref(), Some(id), "it is this one");
                 pending.calls.push(number);
-                pending.deadline = pending.deadline.min(deadline);
+                pending.due.insert(number, deadline);
             }
         }
         Ok(true)

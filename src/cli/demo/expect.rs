@@ -81,7 +81,8 @@ impl<'a> Expected<'a> {
                 Some(position) => {
                     self.tensors[position].clear_dropped(task, &mut expected);
                     let tensor = bundle.tensors().iter().find(|tensor| tensor.name() == spec.name);
-                    tensor.map(|tensor| lease.to_dense(tensor))
+                    let dense = tensor.map(|tensor| lease.to_dense(tensor)).transpose();
+                    dense.map_err(Failure::failed)?
                 }
                 None => {
                     let tensor = bundle.base().tensors.iter().find(|base| base.name == spec.name);

@@ -59,7 +59,7 @@ struct Pool {
 
 #[derive(Debug, Serialize)]
 struct Verified {
-    tasks: usize,
+    switches: usize,
     tensors: usize,
 }
 
@@ -141,7 +141,7 @@ impl Report {
             first: drive.first,
             tasks: TASKS.iter().enumerate().map(task).collect(),
             all: Comparison::of("all", drive.steps.iter()),
-            verified: Verified { tasks: drive.checks, tensors: drive.tensors },
+            verified: Verified { switches: drive.checks, tensors: drive.tensors },
             switches: drive.steps,
             seconds: took.as_secs_f64(),
         }
@@ -213,11 +213,11 @@ impl Report {
 
     fn verdict(&self) -> String {
         format!(
-            "Checked: what an attached client reads in the daemon's memory is for all {} tasks, in \
-             each of\n{} tensors, bit for bit the dense model times the task's mask, which was \
+            "Checked: after each of {} switches, what an attached client reads in the daemon's memory \
+             is, in\neach of {} tensors, bit for bit the dense model times the task's mask, which was \
              worked out anew.\n\
              Done in {:.1} s; nothing is left behind.\n",
-            self.verified.tasks, self.verified.tensors, self.seconds,
+            self.verified.switches, self.verified.tensors, self.seconds,
         )
     }
 }

@@ -4,7 +4,7 @@
 //! of sharded checkpoints are not read.
 
 use super::Stop;
-use crate::cli::failure::Failure;
+use crate::{bundle, cli::failure::Failure};
 use safetensors::{
     Dtype,
     tensor::{Metadata, TensorInfo},
@@ -18,8 +18,6 @@ use std::{
 
 /// The largest header that the safetensors crate reads.
 const MAX_HEADER: u64 = 100_000_000;
-/// What the first byte of data is aligned to.
-const DATA_ALIGN: usize = 64;
 
 /// What a tensor is, without its content.
 #[derive(Clone, Debug)]
@@ -72,12 +70,7 @@ fn header(specs: &[Spec]) -> Result<Vec<u8>, Failure> {
         let (dtype, shape) = (spec.dtype, spec.shape.clone());
         (spec.name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
     });
-    let metadata = Metadata::new(None, infos.collect()).map_err(Failure::failed)?;
-    let mut json = serde_json::to_vec(&metadata).map_err(Failure::failed)?;
-    json.resize((8 + json.len()).next_multiple_of(DATA_ALIGN) - 8, b' ');
-    let mut header = (json.len() as u64).to_le_bytes().to_vec();
-    header.append(&mut json);
-    Ok(header)
+    bundle::header(None, infos.collect()).map_err(Failure::failed)
 }
 
 /// A file that can be read.

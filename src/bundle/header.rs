@@ -1,0 +1,23 @@
+//! The header of a safetensors file, for files that are written piece by piece: the safetensors
+//! crate itself writes only what is in memory as a whole, and orders it as it likes.
+
+use crate::units::BLOCK_ALIGN;
+use safetensors::{
+    SafeTensorError,
+    tensor::{Metadata, TensorInfo},
+};
+use std::collections::HashMap;
+
+/// The header's length and the header, filled up with spaces so that the data begins at a multiple
+/// of [`BLOCK_ALIGN`]. The tensors come in the order of their offsets, which cover the data.
+pub fn header(
+    about: Option<HashMap<String, String>>,
+    tensors: Vec<(String, TensorInfo)>,
+) -> Result<Vec<u8>, SafeTensorError> {
+    let mut json = serde_json::to_vec(&Metadata::new(about, tensors)?)?;
+    let aligned = (8 + json.len()).next_multiple_of(BLOCK_ALIGN as usize);
+    json.resize(aligned - 8, b' ');
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.append(&mut json);
+    Ok(header)
+}

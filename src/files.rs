@@ -1,0 +1,129 @@
+//! Files as this program reads and writes them.
+//!
+//! What is read is a regular file, of bounded size where it is text. What is written appears whole
+//! or not at all: a temporary file beside the target, synced, renamed over it, and the folder
+//! synced. A second attempt at a failed sync is never trusted: the file is dropped instead.
+
+use rustix::fs::OFlags;
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+use tempfile::NamedTempFile;
+
+/// A file under construction. Dropped before [`commit`](Self::commit), it leaves nothing behind.
+#[derive(Debug)]
+pub struct AtomicFile {
+    temporary: NamedTempFile,
+    target: PathBuf,
+}
+
+impl AtomicFile {
+    /// Starts a file that is to appear at `target`, in a folder that exists. It takes the place of
+    /// a file or a symbolic link that is there; of anything else it is refused to.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        if let Ok(kind) = fs::symlink_metadata(target).map(|meta| meta.file_type())
+            && !kind.is_file()
+            && !kind.is_symlink()
+        {
+            let what = "it exists and is not a regular file";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
+        let name = target.file_name().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "the target has no file name")
+        })?;
+        let temporary = tempfile::Builder::new()
+            .prefix(&format!(".{}.", name.to_string_lossy()))
+            .suffix(".tmp")
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder(target))?;
+        Ok(Self { temporary, target: target.to_owned() })
+    }
+
+    /// The file to write to.
+    pub fn file(&self) -> &File {
+        self.temporary.as_file()
+    }
+
+    /// The file's path until it is committed.
+    pub fn path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Makes the content durable and lets it take the target's place.
+    pub fn commit(self) -> io::Result<()> {
+        self.temporary.as_file().sync_all()?;
+        self.temporary.persist(&self.target).map_err(|failed| failed.error)?;
+        File::open(folder(&self.target))?.sync_all()
+    }
+}
+
+/// Opens a regular file for reading. Anything else is refused, and does not hold us up.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    // A FIFO would wait for a writer; regular files ignore the flag.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+}
+
+/// Reads a text file of at most `limit` bytes.
+pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    let mut text = String::new();
+    open_regular(path)?.take(limit + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
+        let what = format!("larger than {limit} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(text)
+}
+
+fn folder(target: &Path) -> &Path {
+    match target.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn what_is_not_a_regular_file_is_neither_replaced_nor_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for path in [Path::new("/dev/null"), &socket, folder.path()] {
+            assert!(AtomicFile::create(path).is_err(), "{}", path.display());
+            assert!(read_text(path, 100).is_err(), "{}", path.display());
+        }
+        let text = folder.path().join("text");
+        fs::write(&text, "12345").unwrap();
+        assert_eq!(read_text(&text, 5).unwrap(), "12345");
+        assert!(read_text(&text, 4).is_err());
+    }
+
+    #[test]
+    fn a_dropped_file_leaves_nothing_and_a_committed_one_replaces_the_target() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("x");
+        fs::write(&target, b"old").unwrap();
+
+        let dropped = AtomicFile::create(&target).unwrap();
+        dropped.file().write_all(b"half").unwrap();
+        drop(dropped);
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+
+        let committed = AtomicFile::create(&target).unwrap();
+        committed.file().write_all(b"new").unwrap();
+        committed.commit().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
