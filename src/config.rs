@@ -3,7 +3,7 @@
 //!
 //! Values are refused, never adjusted. Offline recipes are `compile::recipe`'s business.
 
-use crate::files::read_text;
+use crate::files::{folder, read_text};
 use bytesize::ByteSize;
 use rustix::system::sysinfo;
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use thiserror::Error;
 /// Largest configuration file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Longest path of a Unix socket that the kernel takes.
-const MAX_SOCKET_PATH: usize = 107;
+pub const MAX_SOCKET_PATH: usize = 107;
 const MEBIBYTE: u64 = 1 << 20;
 
 /// A valid configuration.
@@ -471,11 +471,7 @@ fn untrusted(path: &Path) -> io::Result<Option<String>> {
     if meta.mode() & 0o002 != 0 {
         return Ok(Some(format!("{shown} is writable by everybody: chmod o-w")));
     }
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let mode = fs::metadata(folder)?.mode();
+    let mode = fs::metadata(folder(path))?.mode();
     if mode & 0o002 != 0 && mode & 0o1000 == 0 {
         return Ok(Some(format!("the folder of {shown} is writable by everybody: chmod o-w")));
     }

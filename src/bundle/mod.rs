@@ -17,7 +17,7 @@ mod writer;
 pub use checksum::{Subject, checksum};
 pub use fault::{Fault, OpenError};
 pub use geometry::{BlockShape, ShapeError, Tiling};
-pub use header::header;
+pub use header::{header, lay_out};
 pub use meta::{BundleId, InputDigest, LayoutMeta, Meta, Provenance, TaskMeta, TensorMeta};
 pub use parse::open;
 pub use verify::{Damage, VerifyError};
@@ -175,6 +175,25 @@ impl Bundle {
     /// Blocks of `to` that are not in `from`.
     pub fn diff(&self, from: TaskIndex, to: TaskIndex) -> usize {
         self.task_blocks(to).difference_count(self.task_blocks(from))
+    }
+
+    /// Mean over ordered pairs of tasks of the share of the second's blocks that the first has
+    /// not; 0 if there is but one task.
+    pub fn mean_diff(&self) -> f64 {
+        let tasks = || self.task_indices();
+        let pairs = tasks().flat_map(|from| tasks().map(move |to| (from, to)));
+        let shares = pairs
+            .filter(|(from, to)| from != to)
+            .map(|(from, to)| self.diff(from, to) as f64 / self.task(to).blocks as f64);
+        let shares: Vec<_> = shares.collect();
+        shares.iter().sum::<f64>() / shares.len().max(1) as f64
+    }
+}
+
+impl Base {
+    /// Bytes of the region.
+    pub fn bytes(&self) -> u64 {
+        self.region.end - self.region.start
     }
 }
 

@@ -31,8 +31,7 @@ pub enum VerifyError {
 impl Bundle {
     /// Bytes of blocks and base tensors.
     pub fn payload_bytes(&self) -> u64 {
-        let base = &self.base().region;
-        self.len() as u64 * self.block().bytes() + (base.end - base.start)
+        self.len() as u64 * self.block().bytes() + self.base().bytes()
     }
 
     /// Compares every block and base tensor with its checksum. `progress` is told of bytes that

@@ -67,11 +67,6 @@ impl Inspection {
                 diff_bytes_from: tasks.iter().map(|&from| diff(from, to)).collect(),
             }
         });
-        let figures: Vec<_> = figures.collect();
-        let shares = figures
-            .iter()
-            .map(|to| to.diff_bytes_from.iter().sum::<u64>() as f64 / to.bytes as f64);
-        let pairs = tasks.len() * (tasks.len() - 1);
         Self {
             model: bundle.model().to_owned(),
             bundle_id: bundle.id().to_string(),
@@ -80,9 +75,9 @@ impl Inspection {
             dtype: format!("{:?}", block.dtype()),
             block_bytes: block.bytes(),
             blocks: bundle.len(),
-            base_bytes: bundle.base().region.end - bundle.base().region.start,
-            mean_diff: if pairs == 0 { 0.0 } else { shares.sum::<f64>() / pairs as f64 },
-            tasks: figures,
+            base_bytes: bundle.base().bytes(),
+            mean_diff: bundle.mean_diff(),
+            tasks: figures.collect(),
         }
     }
 
@@ -98,12 +93,9 @@ impl Inspection {
             ]);
         }
         let names: Vec<_> = self.tasks.iter().map(|task| task.name.as_str()).collect();
-        let heading: Vec<_> = std::iter::once("to load, from \\ to").chain(names).collect();
-        let mut diffs = Table::new(&heading);
-        for (from, task) in self.tasks.iter().enumerate() {
-            let row = self.tasks.iter().map(|to| bytes(to.diff_bytes_from[from]));
-            diffs.row(std::iter::once(task.name.clone()).chain(row).collect());
-        }
+        let diffs = Table::matrix("to load, from \\ to", &names, |from, to| {
+            bytes(self.tasks[to].diff_bytes_from[from])
+        });
         format!(
             "model {}, bundle {}\n{} blocks of {} x {} {} ({} each, {} in all), base {}\n\n{}\n{}\n\
              mean difference: {} of a task\n",
@@ -133,8 +125,7 @@ fn failure(error: OpenError) -> Failure {
 
 /// Shows what a bundle holds.
 pub(super) fn inspect(args: &BundleArgs) -> Result<(), Failure> {
-    let inspection = Inspection::of(&Bundle::open(&args.file).map_err(failure)?);
-    if args.output.json { print_json(&inspection) } else { print(&inspection.render()) }
+    show(&Bundle::open(&args.file).map_err(failure)?, args.output)
 }
 
 /// Shows a compiled bundle as `inspect` does.

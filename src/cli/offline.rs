@@ -61,13 +61,10 @@ fn render(alignment: &Alignment) -> String {
             percent(task.best),
         ]);
     }
-    let names = alignment.tasks.iter().map(|task| task.name.as_str());
-    let heading: Vec<_> = std::iter::once("blocks to load, from \\ to").chain(names).collect();
-    let mut diffs = Table::new(&heading);
-    for (task, row) in alignment.tasks.iter().zip(&alignment.diff) {
-        let row = row.iter().map(u64::to_string);
-        diffs.row(std::iter::once(task.name.clone()).chain(row).collect());
-    }
+    let names: Vec<_> = alignment.tasks.iter().map(|task| task.name.as_str()).collect();
+    let diffs = Table::matrix("blocks to load, from \\ to", &names, |from, to| {
+        alignment.diff[from][to].to_string()
+    });
     format!(
         "model {}: {} blocks in {} groups, masks: {}\n\n{}\n{}",
         alignment.model,

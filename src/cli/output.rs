@@ -43,6 +43,21 @@ impl Table {
         Self { rows: vec![heading.iter().map(|&cell| cell.to_owned()).collect()] }
     }
 
+    /// A cell for each ordered pair of names, by row and column.
+    pub(super) fn matrix(
+        heading: &str,
+        names: &[&str],
+        cell: impl Fn(usize, usize) -> String,
+    ) -> Self {
+        let heading: Vec<_> = [heading].into_iter().chain(names.iter().copied()).collect();
+        let mut table = Self::new(&heading);
+        for (row, name) in names.iter().enumerate() {
+            let cells = (0..names.len()).map(|column| cell(row, column));
+            table.row(std::iter::once((*name).to_owned()).chain(cells).collect());
+        }
+        table
+    }
+
     pub(super) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }

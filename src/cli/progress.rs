@@ -11,17 +11,19 @@ const STEPS_TEMPLATE: &str = "{prefix:>10} {bar:30} {pos:>10} of {len}";
 
 /// A bar with bytes, rate and time left.
 pub(super) fn bar(stage: impl Into<Cow<'static, str>>, total_bytes: u64) -> ProgressBar {
-    // The template is a constant that a test renders.
-    let style = ProgressStyle::with_template(TEMPLATE);
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total_bytes).with_style(style).with_prefix(stage)
+    styled(TEMPLATE, stage.into(), total_bytes)
 }
 
 /// A bar that counts.
 pub(super) fn steps(stage: impl Into<Cow<'static, str>>, total: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template(STEPS_TEMPLATE);
+    styled(STEPS_TEMPLATE, stage.into(), total as u64)
+}
+
+fn styled(template: &str, stage: Cow<'static, str>, total: u64) -> ProgressBar {
+    // Templates are constants that a test renders.
+    let style = ProgressStyle::with_template(template);
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total as u64).with_style(style).with_prefix(stage)
+    ProgressBar::new(total).with_style(style).with_prefix(stage)
 }
 
 /// Shows the stages of a compilation, one bar after another.

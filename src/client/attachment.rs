@@ -183,11 +183,11 @@ impl Attachment {
 
 /// Whether a table has a place for each of the bundle's blocks, in a pool of the right shape.
 fn belong_together(table: &TableView, bundle: &Bundle) -> bool {
-    let (layout, base) = (table.layout(), &bundle.base().region);
+    let layout = table.layout();
     table.bundle_id() == bundle.id()
         && table.blocks() as usize == bundle.len()
         && layout.slot_bytes() == bundle.block().bytes()
-        && layout.base_bytes() == base.end - base.start
+        && layout.base_bytes() == bundle.base().bytes()
 }
 
 impl Lease<'_> {

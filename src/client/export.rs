@@ -2,7 +2,7 @@
 
 use super::{AttachError, Lease};
 use crate::{bundle, files::AtomicFile};
-use safetensors::{Dtype, SafeTensorError, tensor::TensorInfo};
+use safetensors::SafeTensorError;
 use std::{
     collections::HashMap,
     io::{self, Write as _},
@@ -43,14 +43,14 @@ pub fn export(
     cancelled: impl Fn() -> bool,
 ) -> Result<(), ExportError> {
     let failed = |source| ExportError::Io { path: target.display().to_string(), source };
-    let (bundle, mut next) = (lease.bundle(), Next::default());
+    let bundle = lease.bundle();
     let base = bundle.base().tensors.iter();
-    let mut infos: Vec<_> =
-        base.map(|tensor| next.tensor(&tensor.name, tensor.dtype, tensor.shape.clone())).collect();
-    infos.extend(bundle.tensors().iter().map(|tensor| {
+    let base = base.map(|tensor| (tensor.name.clone(), tensor.dtype, tensor.shape.clone()));
+    let pruned = bundle.tensors().iter().map(|tensor| {
         let tiling = tensor.tiling();
-        next.tensor(tensor.name(), tiling.block().dtype(), tiling.shape().to_vec())
-    }));
+        (tensor.name().to_owned(), tiling.block().dtype(), tiling.shape().to_vec())
+    });
+    let infos = bundle::lay_out(base.chain(pruned)).ok_or(SafeTensorError::ValidationOverflow)?;
     let task = bundle.task(lease.task()).name.clone();
     let about = HashMap::from([("synchromesh_task".to_owned(), task)]);
     let header = bundle::header(Some(about), infos)?;
@@ -68,18 +68,4 @@ pub fn export(
         write(&lease.to_dense(tensor)?)?;
     }
     file.commit().map_err(failed)
-}
-
-/// Lays tensors out one after another.
-#[derive(Default)]
-struct Next {
-    offset: usize,
-}
-
-impl Next {
-    fn tensor(&mut self, name: &str, dtype: Dtype, shape: Vec<usize>) -> (String, TensorInfo) {
-        let start = self.offset;
-        self.offset += shape.iter().product::<usize>() * dtype.bitsize() / 8;
-        (name.to_owned(), TensorInfo { dtype, shape, data_offsets: (start, self.offset) })
-    }
 }

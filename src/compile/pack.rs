@@ -15,6 +15,7 @@ use crate::{
         ABSENT, BaseSpec, Bundle, BundleId, FORMAT, GridSpec, InputDigest, LayoutMeta, Meta,
         Provenance, Tables, TaskMeta, TensorMeta, WriteError, Writer,
     },
+    files::folder,
     units::BlockIndex,
 };
 use fixedbitset::FixedBitSet;
@@ -22,10 +23,7 @@ use std::{io, path::Path};
 
 /// Refuses an output that cannot be, before any work is put into it.
 pub(super) fn check_output(output: &Path) -> Result<(), CompileError> {
-    let folder = match output.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder(output);
     if !folder.is_dir() {
         return Err(CompileError::OutputFolder(folder.to_owned()));
     }

@@ -174,7 +174,6 @@ fn amount(blocks: usize, block_bytes: u64) -> Option<proto::Amount> {
 
 fn model(bundle: &Bundle) -> proto::Model {
     let block = bundle.block();
-    let base = &bundle.base().region;
     let mut tasks: Vec<_> = bundle
         .meta()
         .tasks
@@ -193,7 +192,7 @@ fn model(bundle: &Bundle) -> proto::Model {
         block_cols: block.cols() as u32,
         dtype: format!("{:?}", block.dtype()),
         total: amount(bundle.len(), block.bytes()),
-        base_bytes: base.end - base.start,
+        base_bytes: bundle.base().bytes(),
         tasks,
     }
 }

@@ -127,8 +127,7 @@ fn layout(bundle: &Bundle, spec: &ModelSpec) -> Result<PoolLayout, LoadError> {
             });
         }
     }
-    let region = &bundle.base().region;
-    let layout = PoolLayout::new(region.end - region.start, block_bytes, slots);
+    let layout = PoolLayout::new(bundle.base().bytes(), block_bytes, slots);
     let too_large = || MemoryError::Exceeds { what: "pool", bytes: u64::MAX, available: 0 };
     Ok(layout.ok_or_else(too_large)?)
 }
@@ -141,7 +140,7 @@ fn read_base(
     memory: &mut [u8],
 ) -> Result<(), LoadError> {
     let base = bundle.base();
-    let len = base.region.end - base.region.start;
+    let len = base.bytes();
     let fail = |source| LoadError::Base { path: path.to_owned(), source };
     // O_DIRECT reads whole blocks: the region's last one may reach beyond it, or the file.
     let aligned = align_up(len, BLOCK_ALIGN).unwrap_or(len) as usize;

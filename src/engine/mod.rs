@@ -199,7 +199,6 @@ impl Engine {
 
     /// The model of this name; an empty name means the only one.
     fn find(&self, name: &str) -> Result<usize, EngineError> {
-        check_name("a model's name", name)?;
         let known = || self.models.iter().map(|model| model.name().to_owned()).collect();
         if name.is_empty() {
             return match self.models.len() {
@@ -207,6 +206,7 @@ impl Engine {
                 _ => Err(EngineError::AmbiguousModel { known: known() }),
             };
         }
+        check_name("a model's name", name)?;
         let position = self.models.iter().position(|model| model.name() == name);
         position.ok_or_else(|| EngineError::UnknownModel { name: name.into(), known: known() })
     }
@@ -217,10 +217,7 @@ impl Engine {
     }
 }
 
-/// Refuses what cannot be a name; an empty one stands for the only or the default one.
+/// Refuses what cannot be a name.
 fn check_name(what: &'static str, name: &str) -> Result<(), EngineError> {
-    if name.is_empty() || is_name(name) {
-        return Ok(());
-    }
-    Err(EngineError::BadName { what, limit: MAX_NAME_LEN })
+    if is_name(name) { Ok(()) } else { Err(EngineError::BadName { what, limit: MAX_NAME_LEN }) }
 }

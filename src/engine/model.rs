@@ -10,7 +10,7 @@ use super::{
     session::{DEFAULT_SESSION, Session},
 };
 use crate::{
-    bundle::{Bundle, MAX_NAME_LEN, is_name},
+    bundle::Bundle,
     device::{MAX_SESSIONS, Pool, SessionEntry},
     residency::Residency,
     storage::BlockFile,
@@ -21,6 +21,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+
+const SESSION_NAME: &str = "a session's name";
 
 /// A loaded model. One model's pool is no other's: none can starve another.
 pub struct Model {
@@ -70,8 +72,8 @@ impl Model {
 
     /// The session of this name; an empty name means the default one.
     pub(super) fn find_session(&self, name: &str) -> Result<SessionEntry, EngineError> {
-        check_name("a session's name", name)?;
         let name = if name.is_empty() { DEFAULT_SESSION } else { name };
+        check_name(SESSION_NAME, name)?;
         let found = self.open_sessions().find(|session| session.name == name);
         found.map(|session| session.entry).ok_or_else(|| EngineError::UnknownSession {
             name: name.into(),
@@ -88,9 +90,7 @@ impl Model {
     }
 
     pub(super) fn open_session(&mut self, name: &str) -> Result<SessionStatus, EngineError> {
-        if !is_name(name) {
-            return Err(EngineError::BadName { what: "a session's name", limit: MAX_NAME_LEN });
-        }
+        check_name(SESSION_NAME, name)?;
         if self.open_sessions().any(|session| session.name == name) {
             return Err(EngineError::SessionExists(name.into()));
         }

@@ -12,12 +12,12 @@ use super::{
     Effect, EngineError, Outcome, Reply, SwitchCommand, SwitchReport, SwitchTiming, Verified,
     Verify,
     answers::{Answer, SwitchResult, log},
+    check_name,
     model::{Context, Model},
     pending::{Caller, Load, Pending},
     plan,
 };
 use crate::{
-    bundle::{MAX_NAME_LEN, is_name},
     device::{Active, SessionEntry, Window},
     residency::Room,
     storage::{Completion, Read},
@@ -51,9 +51,7 @@ impl Model {
         command: &SwitchCommand,
     ) -> Result<(SessionEntry, TaskIndex), EngineError> {
         let entry = self.find_session(&command.target.session)?;
-        if !is_name(&command.task) {
-            return Err(EngineError::BadName { what: "a task's name", limit: MAX_NAME_LEN });
-        }
+        check_name("a task's name", &command.task)?;
         let bundle = self.bundle();
         let task = bundle.find_task(&command.task).ok_or_else(|| EngineError::UnknownTask {
             name: command.task.clone(),
@@ -88,16 +86,15 @@ impl Model {
         if let Some(id) = &command.request_id {
             self.answers.put(&name, id, Answer { task, result: None });
         }
-        self.set_pending(
-            Pending {
+        if let Some(session) = self.session(entry) {
+            session.pending = Some(Pending {
                 task,
                 request_id: command.request_id,
                 callers: vec![Caller { reply, deadline }],
                 arrived: command.arrived,
                 load: None,
-            },
-            entry,
-        );
+            });
+        }
         self.start(cx, entry);
     }
 
@@ -131,17 +128,10 @@ impl Model {
         None
     }
 
-    fn set_pending(&mut self, pending: Pending, entry: SessionEntry) {
-        if let Some(session) = self.session(entry) {
-            session.pending = Some(pending);
-        }
-    }
-
     /// Begins a switch that has a session to itself, if there is room for it.
     fn start(&mut self, cx: &mut Context<'_>, entry: SessionEntry) {
-        let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
-        let Some(pending) = &mut session.pending else { return };
-        let task = pending.task;
+        let Some(session) = self.session(entry) else { return };
+        let Some(Pending { task, .. }) = session.pending else { return };
         if session.active.task == Some(task) {
             self.answer_active(cx, entry);
             return self.withdraw(cx);

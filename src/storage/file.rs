@@ -90,11 +90,10 @@ impl AsFd for BlockFile {
 }
 
 /// Whether O_DIRECT, which was accepted, is honoured for blocks as we align them. The kernel tells
-/// (since 6.1) of most file systems; of others it is believed, except of tmpfs, which has no
-/// storage to read from.
+/// (since 6.1) of most file systems; of others it is believed, except of those in memory,
+/// which have no storage to read from.
 fn supports_direct(file: &OwnedFd) -> bool {
-    const TMPFS_MAGIC: u64 = 0x0102_1994;
-    if fstatfs(file).is_ok_and(|stat| stat.f_type as u64 == TMPFS_MAGIC) {
+    if in_memory(file) {
         return false;
     }
     match statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
@@ -104,4 +103,11 @@ fn supports_direct(file: &OwnedFd) -> bool {
         }
         _ => true,
     }
+}
+
+/// Whether a file lies in memory (tmpfs, ramfs), where nothing is read from a device.
+pub fn in_memory(file: impl AsFd) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    fstatfs(file).is_ok_and(|stat| matches!(stat.f_type as u64, TMPFS | RAMFS))
 }

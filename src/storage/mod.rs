@@ -7,7 +7,7 @@
 mod file;
 mod preadv;
 
-pub use file::BlockFile;
+pub use file::{BlockFile, in_memory};
 pub use preadv::Preadv;
 
 use crate::{device::Window, units::BlockIndex};

@@ -2,21 +2,20 @@
 //!
 //! Knows paths, room and the kind of file system; writes no files itself.
 
-use crate::cli::{failure::Failure, output::bytes};
-use rustix::fs::{statfs, statvfs};
+use crate::{
+    cli::{failure::Failure, output::bytes},
+    config::MAX_SOCKET_PATH,
+    storage,
+};
+use rustix::fs::statvfs;
 use std::{
     env, fs,
     path::{Path, PathBuf},
 };
 use tempfile::TempDir;
 
-/// The longest path of a Unix socket that the kernel takes.
-const MAX_SOCKET_PATH: usize = 107;
 /// Room beside model and bundle: indices, norms, logs.
 const SPARE_BYTES: u64 = 64 << 20;
-/// Kinds of file systems that hold everything in memory, as `statfs` tells them.
-const TMPFS: i64 = 0x0102_1994;
-const RAMFS: i64 = 0x8584_58f6;
 
 /// The folder. Dropped, it and all that is in it are removed.
 #[derive(Debug)]
@@ -88,6 +87,6 @@ impl Place {
 
     /// Whether the files lie in memory, where nothing is read from a device.
     pub(super) fn in_memory(&self) -> bool {
-        statfs(&self.path).is_ok_and(|stat| matches!(stat.f_type, TMPFS | RAMFS))
+        fs::File::open(&self.path).is_ok_and(storage::in_memory)
     }
 }

@@ -135,8 +135,8 @@ impl Report {
             model: Model::of(subject),
             tasks_keep: KEEP,
             pool: Pool { bytes: pool_bytes, tasks: pool_bytes as f64 / largest.max(1) as f64 },
-            mean_diff: mean_diff(bundle),
-            direct_io: drive.direct && !place.in_memory(),
+            mean_diff: bundle.mean_diff(),
+            direct_io: drive.direct,
             in_memory: place.in_memory(),
             first: drive.first,
             tasks: TASKS.iter().enumerate().map(task).collect(),
@@ -236,16 +236,6 @@ impl Model {
             block_bytes: block.bytes(),
         }
     }
-}
-
-fn mean_diff(bundle: &Bundle) -> f64 {
-    let tasks = || bundle.task_indices();
-    let pairs = tasks().flat_map(|from| tasks().map(move |to| (from, to)));
-    let shares = pairs.filter(|(from, to)| from != to).map(|(from, to)| {
-        bundle.diff(from, to) as f64 / bundle.task_blocks(to).count_ones(..).max(1) as f64
-    });
-    let shares: Vec<_> = shares.collect();
-    shares.iter().sum::<f64>() / shares.len().max(1) as f64
 }
 
 #[cfg(test)]

@@ -5,10 +5,7 @@
 
 use super::Stop;
 use crate::{bundle, cli::failure::Failure};
-use safetensors::{
-    Dtype,
-    tensor::{Metadata, TensorInfo},
-};
+use safetensors::{Dtype, tensor::Metadata};
 use std::{
     fs::{self, File},
     io::{self, Write as _},
@@ -63,14 +60,10 @@ pub(super) fn write(
 }
 
 fn header(specs: &[Spec]) -> Result<Vec<u8>, Failure> {
-    let mut end = 0;
-    let infos = specs.iter().map(|spec| {
-        let start = end;
-        end += spec.bytes();
-        let (dtype, shape) = (spec.dtype, spec.shape.clone());
-        (spec.name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
-    });
-    bundle::header(None, infos.collect()).map_err(Failure::failed)
+    let tensors = specs.iter().map(|spec| (spec.name.clone(), spec.dtype, spec.shape.clone()));
+    let infos =
+        bundle::lay_out(tensors).ok_or_else(|| Failure::failed("the model is too large"))?;
+    bundle::header(None, infos).map_err(Failure::failed)
 }
 
 /// A file that can be read.
