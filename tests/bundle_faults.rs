@@ -183,12 +183,29 @@ fn b06_huge_or_zero_counts() {
     }
 }
 
+#[test]
+fn transitions_that_are_no_shares_of_switches() {
+    for rows in [
+        json!([]),
+        json!([[0.0]]),
+        json!([[0.5, 0.5], [0.5, 0.0]]),
+        json!([[0.0, 1.5], [0.5, 0.0]]),
+        json!([[0.0, -0.5], [0.5, 0.0]]),
+    ] {
+        let mut parts = Parts::small();
+        parts.meta["tasks"].as_array_mut().unwrap().truncate(2);
+        parts.meta["transitions"] = rows;
+        assert_fault!(parts.fault(), Fault::Transitions { tasks: 2 });
+    }
+}
+
 /// A sparse file with a header that is right and a digest, but with as many blocks or as long an
 /// index as no bundle may have.
 fn sparse(blocks: u64, checksums: u32) -> Fault {
     let mut parts = Parts::small();
     parts.meta["tensors"] = json!([]);
     parts.meta["tasks"].as_array_mut().unwrap().truncate(1);
+    parts.meta["transitions"] = json!([[0.0]]);
     let tensor = |dtype: &str, shape: Value, from: u64, bytes: u64| json!({ "dtype": dtype, "shape": shape, "data_offsets": [from, from + bytes] });
     let table = u64::from(checksums) * 8;
     let [index, digest] = [blocks * 4096, blocks * 4096 + table];

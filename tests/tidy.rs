@@ -22,11 +22,10 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// The files that may hold unsafe code.
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 6] = [
     "src/attach/mod.rs",
     "src/bundle/parse.rs",
     "src/client/attachment.rs",
-    "src/compile/source.rs",
     "src/device/cell.rs",
     "src/device/pool.rs",
     "src/device/table.rs",

@@ -12,6 +12,12 @@ use thiserror::Error;
 /// Why bytes are not a bundle.
 #[derive(Debug, Error)]
 pub enum Fault {
+    /// A table of transitions that is none.
+    #[error("transitions are not {tasks} x {tasks} shares of 0 to 1 with a diagonal of zeros")]
+    Transitions {
+        /// The number of tasks.
+        tasks: usize,
+    },
     /// The file ends before its header does.
     #[error(
         "the file has {len} bytes but its header needs {needed}: it is cut off or not a bundle"

@@ -6,6 +6,7 @@ use super::MAX_BLOCK_BYTES;
 use crate::units::BLOCK_ALIGN;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use thiserror::Error;
 
 /// Shape and element type of a block. Only [`BlockShape::new`] and a validated bundle make one
@@ -155,6 +156,15 @@ impl Tiling {
         rows * cols
     }
 
+    /// The bytes of one row of blocks, and that row as a tensor of its own: its places are the
+    /// columns of the grid.
+    pub fn band(&self, grid_row: usize) -> (Range<usize>, Self) {
+        let row_bytes = self.cols * self.block.element_bytes();
+        let start = grid_row * self.block.rows();
+        let end = self.rows.min(start + self.block.rows());
+        (start * row_bytes..end * row_bytes, Self { rows: end - start, ..*self })
+    }
+
     /// Copies the block at `place` out of the dense tensor; what lies outside becomes zero.
     pub fn cut(&self, dense: &[u8], place: usize, block: &mut [u8]) {
         let tile = self.tile(place);
@@ -215,6 +225,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn bands_cover_the_tensor_and_hold_its_blocks(rows in 1u64..100, cols in 1u64..200) {
+            let block = BlockShape::new(32, 128, Dtype::U8).unwrap();
+            let tiling = Tiling::new([rows, cols], block).unwrap();
+            let dense: Vec<u8> = (1..=251).cycle().take(tiling.dense_len()).collect();
+            let [grid_rows, grid_cols] = tiling.grid();
+            let (mut whole, mut part) = (vec![0; block.len()], vec![0; block.len()]);
+            let mut end = 0;
+            for row in 0..grid_rows {
+                let (bytes, band) = tiling.band(row);
+                prop_assert_eq!(bytes.start, end);
+                end = bytes.end;
+                for col in 0..grid_cols {
+                    tiling.cut(&dense, row * grid_cols + col, &mut whole);
+                    band.cut(&dense[bytes.clone()], col, &mut part);
+                    prop_assert_eq!(&whole, &part);
+                }
+            }
+            prop_assert_eq!(end, dense.len());
+        }
+
         #[test]
         fn pasting_every_cut_block_gives_the_tensor_back(rows in 1u64..100, cols in 1u64..200) {
             let block = BlockShape::new(32, 128, Dtype::U8).unwrap();

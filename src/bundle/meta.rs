@@ -27,6 +27,9 @@ pub struct Meta {
     pub tasks: Vec<TaskMeta>,
     /// The tensors that are cut into blocks.
     pub tensors: Vec<TensorMeta>,
+    /// Of all switches, the expected share of each: by the task before, then by the task after. The
+    /// diagonal is zero.
+    pub transitions: Vec<Vec<f64>>,
     /// Figures of the layout.
     pub layout: LayoutMeta,
     /// Where the content comes from.
@@ -67,6 +70,9 @@ pub struct LayoutMeta {
     pub groups: u64,
     /// Places of the grids that some task keeps; more than blocks where content is shared.
     pub places: u64,
+    /// What a request costs beyond its bytes, as bytes that could be read in that time: the order
+    /// of the blocks was chosen for it, and a gap of at most this many is read through.
+    pub request_bytes: u64,
 }
 
 /// Where a bundle's content comes from.
@@ -101,6 +107,7 @@ impl Meta {
             block,
             tasks,
             tensors,
+            transitions,
             layout: _,
             provenance: _,
         } = self;
@@ -118,12 +125,24 @@ impl Meta {
                 return Err(Fault::Duplicate(format!("tasks/{}", task.name)));
             }
         }
+        check_transitions(transitions, tasks.len())?;
         let mut seen = HashSet::new();
         match tensors.iter().find(|tensor| !seen.insert(&tensor.name)) {
             Some(twice) => Err(Fault::Duplicate(format!("grid/{}", twice.name))),
             None => Ok(()),
         }
     }
+}
+
+/// One row a task with one share a task: none beyond 0 to 1, none of a task to itself.
+fn check_transitions(rows: &[Vec<f64>], tasks: usize) -> Result<(), Fault> {
+    let good_row = |(from, row): (usize, &Vec<f64>)| {
+        row.len() == tasks && row[from] == 0.0 && row.iter().all(|p| (0.0..=1.0).contains(p))
+    };
+    if rows.len() == tasks && rows.iter().enumerate().all(good_row) {
+        return Ok(());
+    }
+    Err(Fault::Transitions { tasks })
 }
 
 impl TaskMeta {

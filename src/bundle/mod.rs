@@ -21,7 +21,7 @@ pub use header::{header, lay_out};
 pub use meta::{BundleId, InputDigest, LayoutMeta, Meta, Provenance, TaskMeta, TensorMeta};
 pub use parse::open;
 pub use verify::{Damage, VerifyError};
-pub use writer::{BaseSpec, GridSpec, Tables, WriteError, Writer};
+pub use writer::{BaseSpec, GridSpec, Tables, WriteError, Writer, Written};
 
 use crate::units::{BlockIndex, TaskIndex};
 use fixedbitset::FixedBitSet;
@@ -177,6 +177,17 @@ impl Bundle {
         self.task_blocks(to).difference_count(self.task_blocks(from))
     }
 
+    /// Bytes that a switch needs of blocks that the task before has not, as expected over the
+    /// bundle's transitions.
+    pub fn expected_switch_bytes(&self) -> f64 {
+        let rows = self.task_indices().zip(&self.meta.transitions);
+        let row = |(from, shares): (TaskIndex, &Vec<f64>)| {
+            let pairs = self.task_indices().zip(shares);
+            pairs.map(|(to, share)| share * self.diff(from, to) as f64).sum::<f64>()
+        };
+        rows.map(row).sum::<f64>() * self.block().bytes() as f64
+    }
+
     /// Mean over ordered pairs of tasks of the share of the second's blocks that the first has
     /// not; 0 if there is but one task.
     pub fn mean_diff(&self) -> f64 {
@@ -206,6 +217,14 @@ impl PrunedTensor {
     /// How the tensor is cut.
     pub fn tiling(&self) -> Tiling {
         self.tiling
+    }
+
+    /// All blocks of the tensor, by place: at each the shared one first.
+    pub fn all_blocks(&self) -> impl Iterator<Item = BlockIndex> + '_ {
+        let own = |place: usize| self.own.iter().map(move |(_, grid)| grid[place]);
+        let at = move |(place, &shared): (usize, &u32)| std::iter::once(shared).chain(own(place));
+        let blocks = self.grid.iter().enumerate().flat_map(at);
+        blocks.filter(|&block| block != ABSENT).map(BlockIndex)
     }
 
     /// For each place of the grid, row by row, the block that the task has there.

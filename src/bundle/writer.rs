@@ -69,6 +69,14 @@ pub enum WriteError {
     Invalid(#[source] Fault),
 }
 
+/// A block that is in the file.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a block that is not recorded does not count"]
+pub struct Written {
+    index: BlockIndex,
+    checksum: u64,
+}
+
 /// Where a tensor's bytes lie in the file.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -131,17 +139,27 @@ impl Writer {
         })
     }
 
-    /// Writes a block.
+    /// Writes a block; may be called from several threads. It counts as written once it is
+    /// [recorded](Self::record).
     ///
     /// # Panics
-    /// If the index or the length is not what was announced.
-    pub fn block(&mut self, index: BlockIndex, bytes: &[u8]) -> Result<(), WriteError> {
+    /// If the length is not what was announced.
+    pub fn block(&self, index: BlockIndex, bytes: &[u8]) -> Result<Written, WriteError> {
         assert_eq!(bytes.len(), self.meta.block.len(), "a block has the announced size");
         let offset = self.header.len() as u64 + u64::from(index.0) * self.meta.block.bytes();
         self.file.file().write_all_at(bytes, offset)?;
-        self.checksums[index.index()] = checksum(self.meta.bundle_id, Subject::Block(index), bytes);
+        let checksum = checksum(self.meta.bundle_id, Subject::Block(index), bytes);
+        Ok(Written { index, checksum })
+    }
+
+    /// Takes note of a block that was written.
+    ///
+    /// # Panics
+    /// If the index is not below the announced number.
+    pub fn record(&mut self, block: Written) {
+        let Written { index, checksum } = block;
+        self.checksums[index.index()] = checksum;
         self.written.insert(index.index());
-        Ok(())
     }
 
     /// Writes a base tensor.

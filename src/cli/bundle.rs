@@ -7,7 +7,11 @@ use super::{
     output::{Table, bytes, percent, print, print_json},
     progress,
 };
-use crate::bundle::{self, Bundle, OpenError};
+use crate::{
+    bundle::{self, Bundle, OpenError},
+    compile::{self, SwitchReads},
+    units::TaskIndex,
+};
 use clap::Args;
 use serde::Serialize;
 use std::{ops::ControlFlow, path::PathBuf};
@@ -35,6 +39,14 @@ struct Inspection {
     tasks: Vec<TaskFigures>,
     /// Mean over ordered pairs of tasks of the share of the second that the first has not.
     mean_diff: f64,
+    /// Bytes that a switch is expected to need, over the transitions of the recipe.
+    expected_switch_bytes: f64,
+    /// Mean over ordered pairs of different tasks.
+    mean_extents: f64,
+    /// The same if blocks lay in the order of the tensors.
+    mean_naive_extents: f64,
+    /// Bytes read over all such pairs, gaps included, over the bytes needed.
+    read_share: f64,
 }
 
 #[derive(Serialize)]
@@ -48,13 +60,16 @@ struct TaskFigures {
     of_best: f64,
     /// Bytes to load when this task follows another, in the order of the tasks.
     diff_bytes_from: Vec<u64>,
+    /// Blocks and requests for them.
+    reads_from: Vec<SwitchReads>,
 }
 
 impl Inspection {
     fn of(bundle: &Bundle) -> Self {
         let block = bundle.block();
         let tasks: Vec<_> = bundle.task_indices().collect();
-        let diff = |from, to| bundle.diff(from, to) as u64 * block.bytes();
+        let reads = compile::switch_reads(bundle);
+        let reads_of = |from: TaskIndex, to: TaskIndex| reads[from.index()][to.index()];
         let figures = tasks.iter().map(|&to| {
             let task = bundle.task(to);
             TaskFigures {
@@ -64,9 +79,14 @@ impl Inspection {
                 bytes: task.blocks * block.bytes(),
                 retained: task.retained,
                 of_best: if task.best > 0.0 { task.retained / task.best } else { 1.0 },
-                diff_bytes_from: tasks.iter().map(|&from| diff(from, to)).collect(),
+                diff_bytes_from: tasks
+                    .iter()
+                    .map(|&from| reads_of(from, to).blocks * block.bytes())
+                    .collect(),
+                reads_from: tasks.iter().map(|&from| reads_of(from, to)).collect(),
             }
         });
+        let totals = Totals::of(&reads);
         Self {
             model: bundle.model().to_owned(),
             bundle_id: bundle.id().to_string(),
@@ -77,6 +97,10 @@ impl Inspection {
             blocks: bundle.len(),
             base_bytes: bundle.base().bytes(),
             mean_diff: bundle.mean_diff(),
+            expected_switch_bytes: bundle.expected_switch_bytes(),
+            mean_extents: totals.mean(totals.extents),
+            mean_naive_extents: totals.mean(totals.naive_extents),
+            read_share: totals.read as f64 / totals.blocks.max(1) as f64,
             tasks: figures.collect(),
         }
     }
@@ -93,12 +117,36 @@ impl Inspection {
             ]);
         }
         let names: Vec<_> = self.tasks.iter().map(|task| task.name.as_str()).collect();
-        let diffs = Table::matrix("to load, from \\ to", &names, |from, to| {
-            bytes(self.tasks[to].diff_bytes_from[from])
-        });
+        let matrix = |heading, cell: &dyn Fn(usize, usize) -> String| {
+            Table::matrix(heading, &names, cell).render()
+        };
+        let reads = |from: usize, to: usize| self.tasks[to].reads_from[from];
+        let bytes_to_load = |from: usize, to: usize| bytes(self.tasks[to].diff_bytes_from[from]);
+        [
+            self.heading(),
+            tasks.render(),
+            matrix("bytes to load, from \\ to", &bytes_to_load),
+            matrix("blocks", &|from, to| reads(from, to).blocks.to_string()),
+            matrix("extents (in the order of the tensors)", &|from, to| {
+                let SwitchReads { extents, naive_extents, .. } = reads(from, to);
+                format!("{extents} ({naive_extents})")
+            }),
+            format!(
+                "mean difference: {} of a task; expected for a switch: {}\nextents of a switch: {:.1} \
+                 on average, {:.1} in the order of the tensors; read: {:.3} of what is needed\n",
+                percent(self.mean_diff),
+                bytes(self.expected_switch_bytes as u64),
+                self.mean_extents,
+                self.mean_naive_extents,
+                self.read_share,
+            ),
+        ]
+        .join("\n")
+    }
+
+    fn heading(&self) -> String {
         format!(
-            "model {}, bundle {}\n{} blocks of {} x {} {} ({} each, {} in all), base {}\n\n{}\n{}\n\
-             mean difference: {} of a task\n",
+            "model {}, bundle {}\n{} blocks of {} x {} {} ({} each, {} in all), base {}\n",
             self.model,
             self.bundle_id,
             self.blocks,
@@ -108,10 +156,38 @@ impl Inspection {
             bytes(self.block_bytes),
             bytes(self.blocks as u64 * self.block_bytes),
             bytes(self.base_bytes),
-            tasks.render(),
-            diffs.render(),
-            percent(self.mean_diff),
         )
+    }
+}
+
+/// Sums over ordered pairs of different tasks.
+#[derive(Default)]
+struct Totals {
+    pairs: u64,
+    blocks: u64,
+    read: u64,
+    extents: u64,
+    naive_extents: u64,
+}
+
+impl Totals {
+    fn of(reads: &[Vec<SwitchReads>]) -> Self {
+        let rows = reads.iter().enumerate();
+        let pairs =
+            rows.flat_map(|(from, row)| row.iter().enumerate().filter(move |(to, _)| *to != from));
+        let mut totals = Self::default();
+        for (_, reads) in pairs {
+            totals.pairs += 1;
+            totals.blocks += reads.blocks;
+            totals.read += reads.read;
+            totals.extents += reads.extents;
+            totals.naive_extents += reads.naive_extents;
+        }
+        totals
+    }
+
+    fn mean(&self, sum: u64) -> f64 {
+        sum as f64 / self.pairs.max(1) as f64
     }
 }
 

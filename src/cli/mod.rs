@@ -5,6 +5,7 @@
 mod bundle;
 mod demo;
 mod failure;
+mod frontier;
 mod interrupt;
 mod offline;
 mod operate;
@@ -29,11 +30,11 @@ enum Command {
     /// Show the whole story on this machine: make and compile a model, serve it, switch tasks,
     /// check what is served, and compare with reloading. Takes about a minute; leaves nothing.
     Demo(demo::DemoArgs),
-    /// Choose the tasks' masks (for now each task's own best) and show what they retain and share.
-    Align(offline::RecipeArgs),
+    /// Choose all tasks' masks together, so that they overlap, and show what they retain and share.
+    Align(offline::AlignArgs),
     /// Pack a bundle in which every task has its own best mask.
     Pack(offline::RecipeArgs),
-    /// Align (for now: each task's own best mask) and pack.
+    /// Align and pack: a bundle of which a switch loads little.
     Compile(offline::RecipeArgs),
     /// Show what a bundle holds and how its tasks differ.
     Inspect(bundle::BundleArgs),

@@ -3,13 +3,20 @@
 use super::{
     OutputArgs, bundle,
     failure::Failure,
+    frontier,
     interrupt::Interrupt,
     output::{Table, bytes, percent, print, print_json},
     progress::Bars,
 };
-use crate::compile::{self, Alignment, CompileError, Progress, Recipe};
+use crate::{
+    compile::{self, Alignment, CompileError, Method, Progress, Recipe},
+    files::AtomicFile,
+};
 use clap::Args;
-use std::path::PathBuf;
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct RecipeArgs {
@@ -20,10 +27,43 @@ pub(super) struct RecipeArgs {
     output: OutputArgs,
 }
 
-/// Chooses masks and shows what they retain and share; writes nothing.
-pub(super) fn align(args: &RecipeArgs) -> Result<(), Failure> {
-    let alignment = with_recipe(args, compile::align)?;
-    if args.output.json { print_json(&alignment) } else { print(&render(&alignment)) }
+#[derive(Debug, Args)]
+pub(super) struct AlignArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Write each task's masks to this safetensors file, for training under them. A recipe takes
+    /// them back as `mask`.
+    #[arg(long, value_name = "FILE", conflicts_with = "frontier")]
+    masks_out: Option<PathBuf>,
+    /// Show what can be had instead: retained importance against expected bytes of a switch, for
+    /// a range of λ.
+    #[arg(long)]
+    frontier: bool,
+    /// Draw the frontier into this file as well.
+    #[arg(long, value_name = "FILE", requires = "frontier")]
+    svg: Option<PathBuf>,
+}
+
+/// Chooses masks and shows what they retain and share.
+pub(super) fn align(args: &AlignArgs) -> Result<(), Failure> {
+    let json = args.recipe.output.json;
+    if args.frontier {
+        let shown = with_recipe(&args.recipe, compile::frontier)?;
+        if let Some(path) = &args.svg {
+            write_text(path, &frontier::svg(&shown)).map_err(Failure::failed)?;
+        }
+        return if json { print_json(&shown) } else { print(&frontier::text(&shown)) };
+    }
+    let masks = args.masks_out.as_deref();
+    let align = |recipe: &Recipe, progress: &dyn Progress| compile::align(recipe, masks, progress);
+    let alignment = with_recipe(&args.recipe, align)?;
+    if json { print_json(&alignment) } else { print(&render(&alignment)) }
+}
+
+fn write_text(path: &Path, text: &str) -> Result<(), std::io::Error> {
+    let file = AtomicFile::create(path)?;
+    file.file().write_all(text.as_bytes())?;
+    file.commit()
 }
 
 /// Packs each task's own best mask.
@@ -38,7 +78,7 @@ pub(super) fn compile(args: &RecipeArgs) -> Result<(), Failure> {
 
 fn with_recipe<T>(
     args: &RecipeArgs,
-    step: fn(&Recipe, &dyn Progress) -> Result<T, CompileError>,
+    step: impl FnOnce(&Recipe, &dyn Progress) -> Result<T, CompileError>,
 ) -> Result<T, Failure> {
     let recipe = Recipe::load(&args.recipe).map_err(Failure::usage)?;
     let bars = Bars::new(Interrupt::listen().map_err(Failure::failed)?);
@@ -66,12 +106,27 @@ fn render(alignment: &Alignment) -> String {
         alignment.diff[from][to].to_string()
     });
     format!(
-        "model {}: {} blocks in {} groups, masks: {}\n\n{}\n{}",
+        "model {}: {} blocks in {} groups, masks: {}\n\n{}\n{}\nexpected for a switch: {}\n{}",
         alignment.model,
         alignment.blocks,
         alignment.groups,
-        alignment.algorithm,
+        alignment.method.algorithm,
         tasks.render(),
-        diffs.render()
+        diffs.render(),
+        bytes(alignment.expected_switch_bytes as u64),
+        describe(&alignment.method),
     )
+}
+
+/// What is proved of the choice.
+fn describe(method: &Method) -> String {
+    let Method { lambda, gap, least_switch, .. } = method;
+    let optimum = format!(
+        "λ = {lambda:.5}: no masks within the budgets are better by more than {gap:.1e} of the \
+         tasks' importance\n"
+    );
+    let least = least_switch.filter(|least| *least > 0.0).map(|least| {
+        format!("no masks with this quality floor let a switch load less than {}\n", percent(least))
+    });
+    optimum + &least.unwrap_or_default()
 }

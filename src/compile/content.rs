@@ -6,8 +6,7 @@
 //! bytes differ from the shared ones has a block of its own in an overriding grid.
 
 use super::{
-    align::Masks,
-    error::CompileError,
+    error::{CompileError, InputError},
     inputs::{Inputs, Pruned},
     progress::Run,
     source::Tensor,
@@ -17,10 +16,14 @@ use crate::{
     bundle::{ABSENT, GridSpec, MAX_BLOCKS, Tiling},
     units::TaskIndex,
 };
+use rayon::prelude::*;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
 };
+
+/// Rows of blocks between two looks at whether to stop.
+const BANDS_AT_ONCE: usize = 16;
 
 /// A block's bytes, by the first half of their BLAKE3 digest.
 type Hash = [u8; 16];
@@ -39,35 +42,39 @@ pub(super) struct Contents {
     pub(super) places: u64,
 }
 
-/// Finds the blocks that the masks call for.
+/// Finds the blocks that masks call for, given by place through all tensors.
 pub(super) fn identify(
     inputs: &Inputs,
-    masks: &Masks,
+    masks: &[TaskSet],
     run: Run<'_>,
 ) -> Result<Contents, CompileError> {
     let tensor_bytes = |pruned: &Pruned| pruned.tiling.dense_len() as u64;
     run.stage("compare", inputs.pruned.iter().map(tensor_bytes).sum())?;
     let mut contents = Contents::default();
     let mut catalog = Catalog::default();
-    for (position, (pruned, mask)) in inputs.pruned.iter().zip(&masks.tensors).enumerate() {
-        let mut values = Values::of(inputs, pruned)?;
-        let mut grids = Grids::new(pruned.tiling.places());
-        let [_, row_places] = pruned.tiling.grid();
-        for (place, &keepers) in mask.iter().enumerate() {
-            if place % row_places == 0 {
-                run.check()?;
-            }
-            let found = values.at(place, keepers);
-            contents.places += u64::from(!found.is_empty());
-            for (nth, value) in found.iter().enumerate() {
-                let block = catalog.number(value)?;
-                if nth == 0 { grids.share(place, block) } else { grids.own(place, value, block) }
+    let mut rest = masks;
+    for (position, pruned) in inputs.pruned.iter().enumerate() {
+        let (mask, behind) = rest.split_at(pruned.tiling.places());
+        rest = behind;
+        let mut grids = Grids::new(mask.len());
+        let mut place = 0;
+        for values in Values::of(inputs, pruned)?.bands(mask, run) {
+            for found in values? {
+                contents.places += u64::from(!found.is_empty());
+                for (nth, value) in found.iter().enumerate() {
+                    let block = catalog.number(value)?;
+                    if nth == 0 {
+                        grids.share(place, block)
+                    } else {
+                        grids.own(place, value, block)
+                    }
+                }
+                place += 1;
             }
         }
         contents.grids.push(grids.shared);
         let own = grids.own.into_iter();
         contents.own.extend(own.map(|(task, grid)| (GridSpec { tensor: position, task }, grid)));
-        run.advance(pruned.tiling.dense_len())?;
     }
     contents.sets = catalog.sets;
     Ok(contents)
@@ -126,19 +133,20 @@ struct Value {
     tasks: TaskSet,
 }
 
-/// Looks up what the tasks have at a place of one tensor.
+/// The values of one place.
+type Found = Vec<Value>;
+
+/// Looks up what the tasks have at the places of one tensor.
 struct Values<'a> {
     tiling: Tiling,
     weight: Tensor<'a>,
     /// The tasks that take their values from the weights.
     by_weight: TaskSet,
     checkpoints: Vec<(TaskIndex, Tensor<'a>)>,
-    block: Vec<u8>,
-    found: Vec<Value>,
 }
 
 impl<'a> Values<'a> {
-    fn of(inputs: &'a Inputs, pruned: &Pruned) -> Result<Self, CompileError> {
+    fn of(inputs: &'a Inputs, pruned: &Pruned) -> Result<Self, InputError> {
         let mut by_weight = TaskSet::EMPTY;
         let mut checkpoints = Vec::new();
         for task in inputs.task_indices() {
@@ -148,57 +156,100 @@ impl<'a> Values<'a> {
                 by_weight.insert(task);
             }
         }
-        Ok(Self {
-            tiling: pruned.tiling,
-            weight: inputs.weight(&pruned.name)?,
-            by_weight,
-            checkpoints,
-            block: vec![0; pruned.tiling.block().len()],
-            found: Vec::new(),
+        let weight = inputs.shared_values(&pruned.name)?;
+        Ok(Self { tiling: pruned.tiling, weight, by_weight, checkpoints })
+    }
+
+    /// For each band the values of its places, given who keeps what in the tensor. Several bands
+    /// are looked at side by side.
+    fn bands<'v>(
+        &'v self,
+        mask: &'v [TaskSet],
+        run: Run<'v>,
+    ) -> impl Iterator<Item = Result<Vec<Found>, CompileError>> + 'v {
+        let [_, grid_cols] = self.tiling.grid();
+        let rows: Vec<_> = mask.chunks(grid_cols).enumerate().collect();
+        let groups: Vec<_> = rows.chunks(BANDS_AT_ONCE).map(<[_]>::to_vec).collect();
+        groups.into_iter().flat_map(move |rows| {
+            let found = rows.par_iter().map_init(Buffers::default, |buffers, (row, keepers)| {
+                Ok(self.band(*row, keepers, buffers)?)
+            });
+            let found = found.collect::<Vec<Result<_, CompileError>>>();
+            let advance = move |found: Result<Vec<Found>, CompileError>, row: usize| {
+                run.advance(self.tiling.band(row).0.len())?;
+                found
+            };
+            found.into_iter().zip(rows).map(move |(found, (row, _))| advance(found, row))
         })
+    }
+
+    fn band(
+        &self,
+        row: usize,
+        keepers: &[TaskSet],
+        buffers: &mut Buffers,
+    ) -> Result<Vec<Found>, InputError> {
+        let (part, band) = self.tiling.band(row);
+        let needed = |task| keepers.iter().any(|keepers| keepers.contains(task));
+        self.weight.read(part.clone(), &mut buffers.weight)?;
+        buffers.checkpoints.resize(self.checkpoints.len(), Vec::new());
+        for ((task, tensor), bytes) in self.checkpoints.iter().zip(&mut buffers.checkpoints) {
+            if needed(*task) {
+                tensor.read(part.clone(), bytes)?;
+            }
+        }
+        buffers.block.resize(band.block().len(), 0);
+        Ok((0..).zip(keepers).map(|(col, &keepers)| self.at(band, col, keepers, buffers)).collect())
     }
 
     /// The values that these tasks have at a place. The first is to be shared: the one of most
     /// tasks; of equally many that of the weights, then that of the earliest task. The others
     /// follow in the order of their earliest tasks.
-    fn at(&mut self, place: usize, keepers: TaskSet) -> &[Value] {
-        self.found.clear();
+    fn at(&self, band: Tiling, col: usize, keepers: TaskSet, buffers: &mut Buffers) -> Found {
+        let Buffers { weight, checkpoints, block } = buffers;
+        let mut found = Found::new();
+        let mut add = |bytes: &[u8], tasks: TaskSet| {
+            let Some(hash) = hash(band, bytes, col, block) else { return };
+            match found.iter_mut().find(|value| value.hash == hash) {
+                Some(value) => value.tasks = value.tasks.union(tasks),
+                None => found.push(Value { hash, tasks }),
+            }
+        };
         let by_weight = keepers.intersection(self.by_weight);
         if !by_weight.is_empty() {
-            self.add(place, self.weight, by_weight);
+            add(weight, by_weight);
         }
-        for position in 0..self.checkpoints.len() {
-            let (task, tensor) = self.checkpoints[position];
-            if keepers.contains(task) {
-                self.add(place, tensor, TaskSet::of(task));
+        for ((task, _), bytes) in self.checkpoints.iter().zip(checkpoints) {
+            if keepers.contains(*task) {
+                add(bytes, TaskSet::of(*task));
             }
         }
-        if self.found.len() > 1 {
-            let weight = self.hash(place, self.weight);
+        if found.len() > 1 {
+            let weight = hash(band, weight, col, block);
             let rank = |value: &Value| {
                 (Reverse(value.tasks.len()), Some(value.hash) != weight, value.tasks.first())
             };
-            self.found.sort_by_key(rank);
-            self.found[1..].sort_by_key(|value| value.tasks.first());
+            found.sort_by_key(rank);
+            found[1..].sort_by_key(|value| value.tasks.first());
         }
-        &self.found
+        found
     }
+}
 
-    fn add(&mut self, place: usize, tensor: Tensor<'_>, tasks: TaskSet) {
-        let Some(hash) = self.hash(place, tensor) else { return };
-        match self.found.iter_mut().find(|value| value.hash == hash) {
-            Some(value) => value.tasks = value.tasks.union(tasks),
-            None => self.found.push(Value { hash, tasks }),
-        }
-    }
+/// What a thread needs again and again.
+#[derive(Default)]
+struct Buffers {
+    weight: Vec<u8>,
+    checkpoints: Vec<Vec<u8>>,
+    block: Vec<u8>,
+}
 
-    /// The hash of the tensor's block, or none if it is all zeros.
-    fn hash(&mut self, place: usize, tensor: Tensor<'_>) -> Option<Hash> {
-        self.tiling.cut(tensor.bytes, place, &mut self.block);
-        if self.block.iter().all(|&byte| byte == 0) {
-            return None;
-        }
-        let digest = blake3::hash(&self.block);
-        digest.as_bytes().first_chunk().copied()
+/// The hash of a block of a band, or none if it is all zeros.
+fn hash(band: Tiling, bytes: &[u8], col: usize, block: &mut [u8]) -> Option<Hash> {
+    band.cut(bytes, col, block);
+    if block.iter().all(|&byte| byte == 0) {
+        return None;
     }
+    let digest = blake3::hash(block);
+    digest.as_bytes().first_chunk().copied()
 }

@@ -1,10 +1,13 @@
 //! Why compiling stopped, told apart by what the caller can do: change the recipe or its files,
 //! or look at the machine.
 
-use super::recipe::RecipeError;
+use super::{
+    recipe::RecipeError,
+    reconstruct::{MomentFault, SolveError},
+};
 use crate::bundle::{MAX_BLOCKS, ShapeError, WriteError};
 use safetensors::{Dtype, SafeTensorError};
-use std::{fmt, io, path::PathBuf};
+use std::{env, fmt, io, path::PathBuf};
 use thiserror::Error;
 
 /// Why there is no bundle. Whatever the reason, the output file is as it was.
@@ -36,6 +39,32 @@ pub enum CompileError {
         /// The cause.
         source: Box<WriteError>,
     },
+    /// Remaining weights could not be solved for.
+    #[error("reconstruct: tensor `{tensor}`: {source}")]
+    Reconstruct {
+        /// The tensor.
+        tensor: String,
+        /// The cause.
+        source: SolveError,
+    },
+    /// The blocks that a task must keep are more than it may keep.
+    #[error(
+        "tasks.{task}.require: {required} blocks are required in {scope}, but `keep` allows \
+         {budget}: require fewer, or keep more"
+    )]
+    BrokenBudget {
+        /// The task.
+        task: String,
+        /// Where they are counted.
+        scope: String,
+        /// Blocks required.
+        required: usize,
+        /// Blocks allowed.
+        budget: usize,
+    },
+    /// The scratch file failed.
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
     /// The listener asked to stop.
     #[error("interrupted; nothing was written")]
     Interrupted,
@@ -50,13 +79,34 @@ impl CompileError {
             | Self::OutputFolder(_)
             | Self::OutputIsFolder(_)
             | Self::EmptyTask(_)
+            | Self::Reconstruct { .. }
+            | Self::BrokenBudget { .. }
             | Self::TooManyBlocks => true,
             Self::Input(error) => error.is_usage(),
             Self::Output { source, .. } => {
                 matches!(**source, WriteError::Limit(_))
             }
-            Self::Interrupted => false,
+            Self::Scratch(_) | Self::Interrupted => false,
         }
+    }
+}
+
+/// A file without a name, for what is too large for memory, could not be used.
+#[derive(Debug, Error)]
+#[error(
+    "scratch file in {}: {source}: free space there, or name another folder with TMPDIR",
+    folder.display()
+)]
+pub struct ScratchError {
+    /// The folder for temporary files.
+    folder: PathBuf,
+    /// The cause.
+    source: io::Error,
+}
+
+impl From<io::Error> for ScratchError {
+    fn from(source: io::Error) -> Self {
+        Self { folder: env::temp_dir(), source }
     }
 }
 
@@ -139,6 +189,25 @@ pub enum InputError {
     /// No tensor is left to cut.
     #[error("prune.exclude: every tensor that `include` matches is excluded")]
     NothingToCut,
+    /// A pattern that stands for nothing.
+    #[error("reconstruct.include: {0:?} matches no tensor that is cut")]
+    NotReconstructed(String),
+    /// Weights that no equation can be solved for.
+    #[error("reconstruct: weights of {0:?} cannot be solved for: only F32, F16 and BF16 can")]
+    ReconstructType(Dtype),
+    /// A line of a trace that cannot be used.
+    #[error("{at}: line {line}: {fault}")]
+    Trace {
+        /// The trace.
+        at: Origin,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        fault: TraceFault,
+    },
+    /// A trace in which nothing is switched.
+    #[error("{0}: no switch from one task to another is in it")]
+    EmptyTrace(Origin),
     /// The shape of a block does not suit the type of the weights.
     #[error("block: {0}")]
     Block(#[from] ShapeError),
@@ -151,6 +220,23 @@ pub enum InputError {
         tensor: String,
         /// What is wrong with it.
         fault: TensorFault,
+    },
+}
+
+/// What is wrong with a line of a trace.
+#[derive(Debug, Error)]
+pub enum TraceFault {
+    /// Not an object with `at_ms` and `task`.
+    #[error("not a JSON object with `at_ms` and `task`: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// A task that is not in the recipe.
+    #[error("no task is named {0:?}")]
+    Task(String),
+    /// Time that goes back.
+    #[error("`at_ms` is {at_ms}, before that of the line before")]
+    Order {
+        /// The time.
+        at_ms: u64,
     },
 }
 
@@ -195,6 +281,9 @@ pub enum TensorFault {
         /// The shape needed.
         expected: Vec<usize>,
     },
+    /// It is no matrix of moments.
+    #[error("is no matrix of moments: {0}")]
+    Moment(MomentFault),
     /// An element is out of range.
     #[error("has {value} at element {index}, but must be {expected} everywhere")]
     Value {

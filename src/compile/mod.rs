@@ -1,37 +1,45 @@
 //! Offline: from dense weights and what matters to each task to a bundle.
 //!
 //! The steps are a line: `inputs` opens and checks what the `recipe` names, `score` measures each
-//! block, `align` chooses the masks, `content` finds the distinct blocks, `layout` orders them and
-//! `pack` writes. All but the last make a `Plan`, so that [`align`] shows the figures that
-//! [`compile`] will give. Inputs are mapped, so their pages come and go as the system sees fit; the
-//! memory of its own stays near the largest tensor, and what is kept of a block is its scores
-//! (8 bytes a task) and then some 50 bytes.
+//! block, `align` chooses the masks, `reconstruct` solves for the weights that remain, `content`
+//! finds the distinct blocks, `layout` orders them and `pack` writes. All but the last make a
+//! `Plan`, so that [`align`] shows the figures that [`compile`] will give. Tensors are read band by
+//! band, a row of blocks at a time, and scores lie in a scratch file, so that memory stays near the
+//! largest tensor and at most 64 bytes a block.
 
 mod align;
 mod content;
+mod diffs;
 mod error;
 mod inputs;
 mod layout;
+mod masks;
 mod number;
 mod pack;
 mod progress;
 mod recipe;
+mod reconstruct;
 mod score;
 mod settings;
 mod source;
 mod taskset;
+mod transitions;
 
-pub use error::{CompileError, Expected, InputError, Origin, TensorFault};
+pub use align::{FrontierPoint, Method};
+pub use diffs::{SwitchReads, switch_reads};
+pub use error::{CompileError, Expected, InputError, Origin, TensorFault, TraceFault};
 pub use progress::Progress;
 pub use recipe::{KeyFault, Recipe, RecipeError, RecipeFault};
+pub use reconstruct::{MomentFault, SolveError};
 
 use crate::bundle::{BlockShape, Bundle, InputDigest};
-use align::{Masks, Problem, Retention};
+use align::{BudgetScope, Masks, Problem, Retention};
 use content::Contents;
 use inputs::Inputs;
-use layout::Layout;
+use layout::{Layout, ReadCost};
 use progress::Run;
 use serde::Serialize;
+use std::path::Path;
 use taskset::TaskSet;
 
 /// The figures of a choice of masks, as its bundle will have them.
@@ -40,13 +48,16 @@ pub struct Alignment {
     /// The model's name.
     pub model: String,
     /// How the masks were chosen.
-    pub algorithm: &'static str,
+    #[serde(flatten)]
+    pub method: Method,
     /// The shape of every block.
     pub block: BlockShape,
     /// Distinct blocks of all tasks together.
     pub blocks: u64,
     /// Distinct task sets.
     pub groups: u64,
+    /// Bytes that a switch is expected to load, over the transitions of the recipe.
+    pub expected_switch_bytes: f64,
     /// By task.
     pub tasks: Vec<TaskFigures>,
     /// Blocks that a switch must read, by the task before (row) and after (column), if just the
@@ -69,9 +80,41 @@ pub struct TaskFigures {
     pub best: f64,
 }
 
-/// Chooses masks for all tasks together and gives the figures; writes nothing.
-pub fn align(recipe: &Recipe, progress: &dyn Progress) -> Result<Alignment, CompileError> {
-    Ok(plan(recipe, align::align, Run(progress))?.figures)
+/// What can be had: from all tasks alike to every task for itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Frontier {
+    /// The model's name.
+    pub model: String,
+    /// Bytes of a block.
+    pub block_bytes: u64,
+    /// By falling λ; the last is each task's own best mask.
+    pub points: Vec<FrontierPoint>,
+}
+
+/// Chooses masks for all tasks together and gives the figures. Writes nothing but the masks, and
+/// those only where a file for them is named.
+pub fn align(
+    recipe: &Recipe,
+    masks_out: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<Alignment, CompileError> {
+    if let Some(path) = masks_out {
+        pack::check_output(path)?;
+    }
+    let plan = plan(recipe, align::align, Run(progress))?;
+    if let Some(path) = masks_out {
+        masks::write(recipe, &plan.inputs, &plan.masks, path)?;
+    }
+    Ok(plan.figures)
+}
+
+/// What masks for a range of λ retain and share; writes nothing.
+pub fn frontier(recipe: &Recipe, progress: &dyn Progress) -> Result<Frontier, CompileError> {
+    let run = Run(progress);
+    let inputs = Inputs::open(recipe)?;
+    let (problem, _) = problem(recipe, &inputs, run)?;
+    let points = align::frontier(&problem, run)?;
+    Ok(Frontier { model: recipe.model.clone(), block_bytes: inputs.block.bytes(), points })
 }
 
 /// Writes the bundle of each task's own best mask.
@@ -91,7 +134,9 @@ type Choose = fn(&Problem, Run<'_>) -> Result<Masks, CompileError>;
 struct Plan {
     inputs: Inputs,
     digests: Vec<InputDigest>,
-    algorithm: &'static str,
+    method: Method,
+    /// By place through all tensors: the tasks that keep it.
+    masks: Vec<TaskSet>,
     contents: Contents,
     layout: Layout,
     figures: Alignment,
@@ -103,18 +148,41 @@ fn build(recipe: &Recipe, choose: Choose, run: Run<'_>) -> Result<Bundle, Compil
 }
 
 fn plan(recipe: &Recipe, choose: Choose, run: Run<'_>) -> Result<Plan, CompileError> {
-    let inputs = Inputs::open(recipe)?;
-    let score::Scored { problem, digests } = score::score(recipe, &inputs, run)?;
-    let masks = choose(&problem, run)?;
+    let mut inputs = Inputs::open(recipe)?;
+    let (problem, digests) = problem(recipe, &inputs, run)?;
+    let Masks { sets: masks, retention, method } = choose(&problem, run)?;
     drop(problem);
+    inputs.rebuilt = reconstruct::reconstruct(recipe, &inputs, &masks, run)?;
     let contents = content::identify(&inputs, &masks, run)?;
-    let layout = layout::lay_out(&contents.sets);
-    let Masks { algorithm, tensors: _, retention } = masks;
-    let figures = figures(recipe, &inputs, &contents, &layout, algorithm, &retention);
+    let cost = ReadCost::of(recipe.device.request_bytes(), inputs.block);
+    let layout = layout::lay_out(&contents.sets, &inputs.switches, cost);
+    let figures = figures(recipe, &inputs, &contents, &layout, method, &retention);
     if let Some(empty) = figures.tasks.iter().find(|task| task.blocks == 0) {
         return Err(CompileError::EmptyTask(empty.name.clone()));
     }
-    Ok(Plan { inputs, digests, algorithm, contents, layout, figures })
+    Ok(Plan { inputs, digests, method, masks, contents, layout, figures })
+}
+
+fn problem(
+    recipe: &Recipe,
+    inputs: &Inputs,
+    run: Run<'_>,
+) -> Result<(Problem, Vec<InputDigest>), CompileError> {
+    let score::Scored { scores, demands, digests } = score::score(recipe, inputs, run)?;
+    let (budget, goal) = (recipe.budget, recipe.goal);
+    let problem = Problem { demands, scores, switches: inputs.switches.clone(), budget, goal };
+    if let Some(broken) = problem.broken_budget() {
+        return Err(CompileError::BrokenBudget {
+            task: recipe.tasks[broken.task.index()].name.clone(),
+            scope: match recipe.budget {
+                BudgetScope::Tensor => format!("tensor `{}`", inputs.pruned[broken.scope].name),
+                BudgetScope::Model => "the model".to_owned(),
+            },
+            required: broken.required,
+            budget: broken.budget,
+        });
+    }
+    Ok((problem, digests))
 }
 
 fn figures(
@@ -122,12 +190,13 @@ fn figures(
     inputs: &Inputs,
     contents: &Contents,
     layout: &Layout,
-    algorithm: &'static str,
+    method: Method,
     retention: &[Retention],
 ) -> Alignment {
-    let groups = layout::group_sizes(&contents.sets);
+    let groups = &layout.groups;
     let count = |keeps: &dyn Fn(TaskSet) -> bool| -> u64 {
-        groups.iter().filter(|&(&set, _)| keeps(set)).map(|(_, &size)| u64::from(size)).sum()
+        let kept = groups.iter().filter(|group| keeps(group.set));
+        kept.map(|group| u64::from(group.blocks)).sum()
     };
     let task = |((task, index), retention): ((&recipe::Task, _), &Retention)| {
         let blocks = count(&|set| set.contains(index));
@@ -143,12 +212,15 @@ fn figures(
         let to = inputs.task_indices();
         to.map(|to| count(&|set| set.contains(to) && !set.contains(from))).collect()
     };
+    let loaded =
+        groups.iter().map(|group| inputs.switches.expected(group.set) * f64::from(group.blocks));
     Alignment {
         model: recipe.model.clone(),
-        algorithm,
+        method,
         block: inputs.block,
         blocks: contents.sets.len() as u64,
-        groups: layout.groups,
+        groups: layout.groups.len() as u64,
+        expected_switch_bytes: loaded.sum::<f64>() * inputs.block.bytes() as f64,
         tasks: recipe.tasks.iter().zip(inputs.task_indices()).zip(retention).map(task).collect(),
         diff: inputs.task_indices().map(diff).collect(),
     }

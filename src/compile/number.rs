@@ -9,15 +9,48 @@ use safetensors::Dtype;
 /// that neither blocks nor importance can have gives no values.
 pub(super) fn decode(dtype: Dtype, bytes: &[u8], values: &mut Vec<f64>) {
     values.clear();
+    with_elements(dtype, bytes, Collect(values));
+}
+
+/// What is done with elements: generic, so that each type has a loop of its own.
+pub(super) trait Consume {
+    fn consume(self, values: impl Iterator<Item = f64>);
+}
+
+struct Collect<'a>(&'a mut Vec<f64>);
+
+impl Consume for Collect<'_> {
+    fn consume(self, values: impl Iterator<Item = f64>) {
+        self.0.extend(values);
+    }
+}
+
+/// Hands out the elements as numbers.
+pub(super) fn with_elements(dtype: Dtype, bytes: &[u8], consumer: impl Consume) {
     match dtype {
-        Dtype::F64 => values.extend(elements(bytes).map(f64::from_le_bytes)),
-        Dtype::F32 => values.extend(elements(bytes).map(|b| f64::from(f32::from_le_bytes(b)))),
-        Dtype::F16 => values.extend(elements(bytes).map(|b| f16::from_le_bytes(b).to_f64())),
-        Dtype::BF16 => values.extend(elements(bytes).map(|b| bf16::from_le_bytes(b).to_f64())),
-        Dtype::F8_E4M3 => values.extend(bytes.iter().map(|&b| f64::from(E4M3[usize::from(b)]))),
-        Dtype::F8_E5M2 => values.extend(bytes.iter().map(|&b| f64::from(E5M2[usize::from(b)]))),
-        Dtype::I8 => values.extend(bytes.iter().map(|&b| f64::from(b.cast_signed()))),
-        Dtype::U8 => values.extend(bytes.iter().map(|&b| f64::from(b))),
+        Dtype::F64 => consumer.consume(elements(bytes).map(f64::from_le_bytes)),
+        Dtype::F32 => consumer.consume(elements(bytes).map(|b| f64::from(f32::from_le_bytes(b)))),
+        Dtype::F16 => consumer.consume(elements(bytes).map(|b| f16::from_le_bytes(b).to_f64())),
+        Dtype::BF16 => {
+            // Straight to f32 and on: bf16 is its upper half.
+            let widen = |b| f64::from(f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16));
+            consumer.consume(elements(bytes).map(widen));
+        }
+        Dtype::F8_E4M3 => consumer.consume(bytes.iter().map(|&b| f64::from(E4M3[usize::from(b)]))),
+        Dtype::F8_E5M2 => consumer.consume(bytes.iter().map(|&b| f64::from(E5M2[usize::from(b)]))),
+        Dtype::I8 => consumer.consume(bytes.iter().map(|&b| f64::from(b.cast_signed()))),
+        Dtype::U8 => consumer.consume(bytes.iter().map(|&b| f64::from(b))),
+        _ => {}
+    }
+}
+
+/// The bytes of a value in a type of weights, rounded to the nearest; none for types that are not
+/// floating point.
+pub(super) fn encode(dtype: Dtype, value: f64, bytes: &mut Vec<u8>) {
+    match dtype {
+        Dtype::F32 => bytes.extend((value as f32).to_le_bytes()),
+        Dtype::F16 => bytes.extend(f16::from_f64(value).to_le_bytes()),
+        Dtype::BF16 => bytes.extend(bf16::from_f64(value).to_le_bytes()),
         _ => {}
     }
 }

@@ -13,13 +13,21 @@ use super::{
 use crate::{
     bundle::{
         ABSENT, BaseSpec, Bundle, BundleId, FORMAT, GridSpec, InputDigest, LayoutMeta, Meta,
-        Provenance, Tables, TaskMeta, TensorMeta, WriteError, Writer,
+        Provenance, Tables, TaskMeta, TensorMeta, WriteError, Writer, Written,
     },
     files::folder,
-    units::BlockIndex,
+    units::{BlockIndex, TaskIndex},
 };
 use fixedbitset::FixedBitSet;
-use std::{io, path::Path};
+use rayon::prelude::*;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io,
+    path::Path,
+};
+
+/// Rows of blocks between two looks at whether to stop.
+const BANDS_AT_ONCE: usize = 16;
 
 /// Refuses an output that cannot be, before any work is put into it.
 pub(super) fn check_output(output: &Path) -> Result<(), CompileError> {
@@ -49,43 +57,101 @@ pub(super) fn write(recipe: &Recipe, plan: Plan, run: Run<'_>) -> Result<Bundle,
     write_blocks(&plan, &mut writer, run, output)?;
     for (position, name) in (0..).zip(&plan.inputs.base) {
         let tensor = plan.inputs.weight(name)?;
-        writer.base(position, tensor.bytes).map_err(output)?;
-        run.advance(tensor.bytes.len())?;
+        writer.base(position, &tensor.read_all()?).map_err(output)?;
+        run.advance(tensor.len)?;
     }
     let tables = tables(plan);
     run.check()?;
     writer.finish(&tables).map_err(output)
 }
 
-/// Writes each block where it is first found: the numbers of blocks are in that order.
+/// Writes each block where it is first found: the numbers of blocks are in that order. Several rows
+/// of blocks are written side by side.
 fn write_blocks(
     plan: &Plan,
     writer: &mut Writer,
     run: Run<'_>,
-    output: impl Fn(WriteError) -> CompileError,
+    output: impl Fn(WriteError) -> CompileError + Sync,
 ) -> Result<(), CompileError> {
-    let Plan { inputs, contents, layout, .. } = plan;
-    let mut block = vec![0; inputs.block.len()];
+    let Plan { inputs, contents, .. } = plan;
     let mut next = 0;
     let mut own = contents.own.as_slice();
     for (position, (pruned, shared)) in inputs.pruned.iter().zip(&contents.grids).enumerate() {
         let (overriding, rest) = split_grids(own, position);
         own = rest;
+        let [_, grid_cols] = pruned.tiling.grid();
+        let mut rows = vec![Row::default(); pruned.tiling.grid()[0]];
         for place in 0..pruned.tiling.places() {
             let here = overriding.iter().map(|(_, grid)| grid[place]);
             for number in [shared[place]].into_iter().chain(here) {
-                if number != next {
-                    continue;
+                if number == next {
+                    next += 1;
+                    rows[place / grid_cols].push((place % grid_cols, number));
                 }
-                next += 1;
-                cut(plan, pruned, place, number, &mut block)?;
-                let index = BlockIndex(layout.position[number as usize]);
-                writer.block(index, &block).map_err(&output)?;
-                run.advance(block.len())?;
+            }
+        }
+        let rows: Vec<_> = rows.into_iter().enumerate().collect();
+        for rows in rows.chunks(BANDS_AT_ONCE) {
+            let place_on = &*writer;
+            let written = rows.par_iter().map_init(Buffers::default, |buffers, (row, blocks)| {
+                write_row(plan, pruned, (*row, blocks), buffers, |index, bytes| {
+                    place_on.block(index, bytes).map_err(&output)
+                })
+            });
+            for row in written.collect::<Vec<_>>() {
+                for block in row? {
+                    writer.record(block);
+                    run.advance(inputs.block.len())?;
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Blocks to write from one row: column of the grid and number.
+type Row = Vec<(usize, u32)>;
+
+/// What a thread needs again and again.
+#[derive(Default)]
+struct Buffers {
+    /// By task, or none for the shared values: a row of blocks.
+    bands: HashMap<Option<TaskIndex>, Vec<u8>>,
+    block: Vec<u8>,
+}
+
+fn write_row(
+    plan: &Plan,
+    pruned: &Pruned,
+    (row, blocks): (usize, &Row),
+    buffers: &mut Buffers,
+    write: impl Fn(BlockIndex, &[u8]) -> Result<Written, CompileError>,
+) -> Result<Vec<Written>, CompileError> {
+    let (part, band) = pruned.tiling.band(row);
+    let Buffers { bands, block } = buffers;
+    bands.clear();
+    block.resize(plan.inputs.block.len(), 0);
+    let mut written = Vec::with_capacity(blocks.len());
+    for &(col, number) in blocks {
+        // Any task of a block's set has its values at the place.
+        let task = plan.contents.sets[number as usize].first();
+        let own = task.filter(|task| plan.inputs.has_own_values(*task));
+        let bytes = match bands.entry(own) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let tensor = match own {
+                    Some(task) => plan.inputs.of_task(task, &pruned.name),
+                    None => plan.inputs.shared_values(&pruned.name),
+                }?;
+                let mut bytes = Vec::new();
+                tensor.read(part.clone(), &mut bytes)?;
+                entry.insert(bytes)
+            }
+        };
+        band.cut(bytes, col, block);
+        written.push(write(BlockIndex(plan.layout.position[number as usize]), block)?);
+    }
+    Ok(written)
 }
 
 type OwnGrid = (GridSpec, Vec<u32>);
@@ -95,22 +161,6 @@ fn split_grids(own: &[OwnGrid], tensor: usize) -> (&[OwnGrid], &[OwnGrid]) {
     own.split_at(own.partition_point(|(spec, _)| spec.tensor <= tensor))
 }
 
-/// Cuts a block out of the values that any task of its set has at the place.
-fn cut(
-    plan: &Plan,
-    pruned: &Pruned,
-    place: usize,
-    number: u32,
-    block: &mut [u8],
-) -> Result<(), CompileError> {
-    let tensor = match plan.contents.sets[number as usize].first() {
-        Some(task) => plan.inputs.values_of(task, &pruned.name)?,
-        None => plan.inputs.weight(&pruned.name)?,
-    };
-    pruned.tiling.cut(tensor.bytes, place, block);
-    Ok(())
-}
-
 fn base_specs(plan: &Plan) -> Result<Vec<BaseSpec>, CompileError> {
     let spec = |name: &String| {
         let tensor = plan.inputs.weight(name)?;
@@ -118,7 +168,7 @@ fn base_specs(plan: &Plan) -> Result<Vec<BaseSpec>, CompileError> {
             name: name.clone(),
             dtype: tensor.dtype,
             shape: tensor.shape.to_vec(),
-            bytes: tensor.bytes.len() as u64,
+            bytes: tensor.len as u64,
         })
     };
     plan.inputs.base.iter().map(spec).collect()
@@ -146,7 +196,7 @@ fn tables(plan: Plan) -> Tables {
 }
 
 fn meta(recipe: &Recipe, plan: &Plan) -> Result<Meta, WriteError> {
-    let settings = Settings::of(recipe, plan.algorithm);
+    let settings = Settings::of(recipe, plan.method.algorithm, plan.inputs.switches.rows());
     let settings = serde_json::to_string(&settings).map_err(io::Error::other)?;
     let task = |(task, figures): (&Task, &TaskFigures)| TaskMeta {
         name: task.name.clone(),
@@ -166,7 +216,12 @@ fn meta(recipe: &Recipe, plan: &Plan) -> Result<Meta, WriteError> {
         block: plan.inputs.block,
         tasks: recipe.tasks.iter().zip(&plan.figures.tasks).map(task).collect(),
         tensors: plan.inputs.pruned.iter().map(tensor).collect(),
-        layout: LayoutMeta { groups: plan.layout.groups, places: plan.contents.places },
+        transitions: plan.inputs.switches.rows().to_vec(),
+        layout: LayoutMeta {
+            groups: plan.figures.groups,
+            places: plan.contents.places,
+            request_bytes: recipe.device.request_bytes(),
+        },
         provenance: Provenance {
             tool: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
             settings,

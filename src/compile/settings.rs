@@ -1,7 +1,10 @@
 //! What of a recipe counts towards a bundle's content: all but the paths, whose files count by
 //! their digests.
 
-use super::recipe::{Recipe, Task};
+use super::{
+    align::{BudgetScope, Goal},
+    recipe::{Device, Recipe, Reconstruct, Task},
+};
 use globset::Glob;
 use serde::Serialize;
 
@@ -13,8 +16,21 @@ pub(super) struct Settings<'a> {
     include: Vec<&'a str>,
     exclude: Vec<&'a str>,
     tasks: Vec<TaskSettings<'a>>,
+    /// The share of each switch, by from and to.
+    switches: &'a [Vec<f64>],
+    budget: BudgetScope,
+    goal: Goal,
+    request_us: f64,
+    mb_per_s: f64,
+    reconstruct: Option<ReconstructSettings<'a>>,
     /// How the masks were chosen.
     masks: &'static str,
+}
+
+#[derive(Serialize)]
+struct ReconstructSettings<'a> {
+    damping: f64,
+    include: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -25,23 +41,53 @@ struct TaskSettings<'a> {
 }
 
 impl<'a> Settings<'a> {
-    pub(super) fn of(recipe: &'a Recipe, masks: &'static str) -> Self {
-        let Recipe { path: _, model, output: _, weights: _, block_rows, block_cols, prune, tasks } =
-            recipe;
+    pub(super) fn of(recipe: &'a Recipe, masks: &'static str, switches: &'a [Vec<f64>]) -> Self {
+        let Recipe {
+            path: _,
+            model,
+            output: _,
+            weights: _,
+            block_rows,
+            block_cols,
+            prune,
+            tasks,
+            transitions: _,
+            budget,
+            goal,
+            device: Device { request_us, mb_per_s },
+            reconstruct,
+        } = recipe;
         Self {
             model,
             block: [*block_rows, *block_cols],
-            include: prune.include.iter().map(Glob::glob).collect(),
-            exclude: prune.exclude.iter().map(Glob::glob).collect(),
+            include: globs(&prune.include),
+            exclude: globs(&prune.exclude),
             tasks: tasks.iter().map(TaskSettings::of).collect(),
+            switches,
+            budget: *budget,
+            goal: *goal,
+            request_us: *request_us,
+            mb_per_s: *mb_per_s,
+            reconstruct: reconstruct.as_ref().map(ReconstructSettings::of),
             masks,
         }
     }
 }
 
+fn globs(patterns: &[Glob]) -> Vec<&str> {
+    patterns.iter().map(Glob::glob).collect()
+}
+
+impl<'a> ReconstructSettings<'a> {
+    fn of(reconstruct: &'a Reconstruct) -> Self {
+        let Reconstruct { damping, tensors } = reconstruct;
+        Self { damping: *damping, include: globs(&tensors.include) }
+    }
+}
+
 impl<'a> TaskSettings<'a> {
     fn of(task: &'a Task) -> Self {
-        let Task { name, choice, files: _ } = task;
+        let Task { name, choice, files: _, require: _, moments: _, cross: _ } = task;
         Self { name, source: choice.key(), keep: choice.keep() }
     }
 }

@@ -1,29 +1,37 @@
-//! Safetensors inputs: one file or several, seen as one set of named tensors, in place.
+//! Safetensors inputs: one file or several, seen as one set of named tensors.
 //!
-//! What the tensors should be is not known here: that is `inputs`.
+//! Headers are read when a source is opened, tensors piece by piece when they are needed, so that
+//! memory does not grow with the files. What the tensors should be is not known here: that is
+//! `inputs`.
 
 use super::{
     error::{InputError, Origin, TensorFault},
     progress::Run,
 };
 use crate::{bundle::InputDigest, compile::CompileError, files::open_regular};
-use memmap2::Mmap;
+use rayon::prelude::*;
 use safetensors::{
-    Dtype, SafeTensors,
+    Dtype, SafeTensorError,
     tensor::{Metadata, TensorInfo},
 };
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
+    ops::Range,
+    os::unix::fs::FileExt as _,
     path::{Component, Path, PathBuf},
 };
 
 /// Largest index of a sharded checkpoint.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
-/// Bytes hashed between two looks at whether to stop.
-const HASH_STEP: usize = 4 << 20;
+/// Largest header of an input, as the safetensors crate has it.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Bytes that are hashed as a piece. The digests depend on it.
+const HASH_PIECE: usize = 1 << 20;
+/// Pieces between two looks at whether to stop.
+const HASH_PIECES: usize = 8;
 
 /// The tensors of one key of the recipe.
 #[derive(Debug)]
@@ -31,21 +39,21 @@ pub(super) struct Source {
     key: String,
     /// The path that the recipe gives, or the first of them.
     path: PathBuf,
-    files: Vec<Mapped>,
+    files: Vec<Opened>,
     /// All files that were opened, indexes included.
     read: Vec<PathBuf>,
     tensors: BTreeMap<String, Located>,
 }
 
 #[derive(Debug)]
-struct Mapped {
+struct Opened {
     path: PathBuf,
-    map: Mmap,
+    file: File,
     /// Where the data begins.
-    data: usize,
+    data: u64,
 }
 
-/// Where a tensor is. The offsets were checked against the file by the safetensors crate.
+/// Where a tensor is. The offsets were checked against the length of the file.
 #[derive(Debug)]
 struct Located {
     file: usize,
@@ -58,7 +66,9 @@ pub(super) struct Tensor<'a> {
     pub(super) name: &'a str,
     pub(super) dtype: Dtype,
     pub(super) shape: &'a [usize],
-    pub(super) bytes: &'a [u8],
+    pub(super) len: usize,
+    file: &'a File,
+    offset: u64,
     key: &'a str,
     path: &'a Path,
 }
@@ -83,13 +93,18 @@ impl Source {
             if path.extension().is_some_and(|extension| extension == "json") {
                 source.add_index(path)?;
             } else {
-                let (file, metadata) = source.map(path)?;
+                let (file, metadata) = source.open_tensors(path)?;
                 for name in metadata.offset_keys() {
                     source.add_tensor(file, &metadata, name)?;
                 }
             }
         }
         Ok(source)
+    }
+
+    /// The key of the recipe.
+    pub(super) fn key(&self) -> &str {
+        &self.key
     }
 
     /// The names of all tensors, in order.
@@ -109,16 +124,21 @@ impl Source {
 
     /// The tensor of this name.
     pub(super) fn get(&self, name: &str) -> Result<Tensor<'_>, InputError> {
-        let Some((name, Located { file, info })) = self.tensors.get_key_value(name) else {
-            return Err(self.missing(self.path.clone(), name.to_owned()));
-        };
-        let Mapped { path, map, data } = &self.files[*file];
+        self.find(name).ok_or_else(|| self.missing(self.path.clone(), name.to_owned()))
+    }
+
+    /// The tensor of this name, if there is one.
+    pub(super) fn find(&self, name: &str) -> Option<Tensor<'_>> {
+        let (name, Located { file, info }) = self.tensors.get_key_value(name)?;
+        let Opened { path, file, data } = &self.files[*file];
         let (start, end) = info.data_offsets;
-        Ok(Tensor {
+        Some(Tensor {
             name,
             dtype: info.dtype,
             shape: &info.shape,
-            bytes: &map[data + start..data + end],
+            len: end - start,
+            file,
+            offset: data + start as u64,
             key: &self.key,
             path,
         })
@@ -136,7 +156,7 @@ impl Source {
             if shard.is_empty() || !Path::new(&shard).components().all(inside) {
                 return Err(InputError::ShardPath { at: self.at(path), file: shard });
             }
-            let (file, metadata) = self.map(&folder.join(shard))?;
+            let (file, metadata) = self.open_tensors(&folder.join(shard))?;
             for name in names {
                 self.add_tensor(file, &metadata, name)?;
             }
@@ -180,14 +200,14 @@ impl Source {
         }
     }
 
-    /// Maps a safetensors file and reads its header.
-    fn map(&mut self, path: &Path) -> Result<(usize, Metadata), InputError> {
+    /// Opens a safetensors file and reads its header.
+    fn open_tensors(&mut self, path: &Path) -> Result<(usize, Metadata), InputError> {
         let file = self.open_file(path)?;
-        let map = map(&file).map_err(|source| InputError::Read { at: self.at(path), source })?;
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|source| InputError::Format { at: self.at(path), source })?;
-        let data = size_of::<u64>() + header;
-        self.files.push(Mapped { path: path.to_owned(), map, data });
+        let (data, metadata) = read_header(&file).map_err(|fault| match fault {
+            HeaderFault::Io(source) => InputError::Read { at: self.at(path), source },
+            HeaderFault::Format(source) => InputError::Format { at: self.at(path), source },
+        })?;
+        self.files.push(Opened { path: path.to_owned(), file, data });
         Ok((self.files.len() - 1, metadata))
     }
 
@@ -207,16 +227,64 @@ impl Source {
     }
 }
 
-#[expect(unsafe_code, reason = "a file mapping is shared with whoever may write the file")]
-fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the bytes are only ever read, as plain bytes. Whoever changes an input while it is
-    // compiled gets a bundle of mixed content, or stops the program with SIGBUS by cutting the
-    // file off: the same risk as with any tool that maps its inputs, and none to a bundle that
-    // exists already.
-    unsafe { Mmap::map(file) }
+/// Why there is no header.
+enum HeaderFault {
+    Io(io::Error),
+    Format(SafeTensorError),
 }
 
-impl Tensor<'_> {
+/// Where the data of a safetensors file begins, and what is in it.
+fn read_header(file: &File) -> Result<(u64, Metadata), HeaderFault> {
+    use HeaderFault::{Format, Io};
+    let len = file.metadata().map_err(Io)?.len();
+    let mut length = [0; size_of::<u64>()];
+    if len < length.len() as u64 {
+        return Err(Format(SafeTensorError::HeaderTooSmall));
+    }
+    file.read_exact_at(&mut length, 0).map_err(Io)?;
+    let header = u64::from_le_bytes(length);
+    if header > MAX_HEADER_BYTES {
+        return Err(Format(SafeTensorError::HeaderTooLarge));
+    }
+    let data = length.len() as u64 + header;
+    if data > len {
+        return Err(Format(SafeTensorError::InvalidHeaderLength));
+    }
+    let mut json = Vec::new();
+    let mut reader = io::BufReader::new(file).take(data);
+    reader.read_to_end(&mut json).map_err(Io)?;
+    let json = json.split_off(length.len().min(json.len()));
+    let metadata: Metadata = serde_json::from_slice(&json)
+        .map_err(|error| Format(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    if data.checked_add(metadata.data_len() as u64) != Some(len) {
+        return Err(Format(SafeTensorError::MetadataIncompleteBuffer));
+    }
+    Ok((data, metadata))
+}
+
+impl<'a> Tensor<'a> {
+    /// Replaces `bytes` by a part of the tensor.
+    pub(super) fn read(&self, part: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), InputError> {
+        bytes.resize(part.len(), 0);
+        let read = self.file.read_exact_at(bytes, self.offset + part.start as u64);
+        read.map_err(|source| InputError::Read {
+            at: Origin { key: self.key.to_owned(), path: self.path.to_owned() },
+            source,
+        })
+    }
+
+    /// The same tensor with its bytes elsewhere.
+    pub(super) fn moved_to(self, file: &'a File, offset: u64) -> Self {
+        Self { file, offset, ..self }
+    }
+
+    /// The whole tensor.
+    pub(super) fn read_all(&self) -> Result<Vec<u8>, InputError> {
+        let mut bytes = Vec::new();
+        self.read(0..self.len, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// An error about this tensor.
     pub(super) fn fault(&self, fault: TensorFault) -> InputError {
         let at = Origin { key: self.key.to_owned(), path: self.path.to_owned() };
@@ -225,7 +293,8 @@ impl Tensor<'_> {
 }
 
 /// Digests the tensors that are used for one role: name, type, shape and bytes of each, with
-/// lengths in front, so that no two sequences of tensors look alike.
+/// lengths in front, so that no two sequences of tensors look alike. The bytes count by the digests
+/// of their pieces, which are worked out side by side.
 #[derive(Debug)]
 pub(super) struct Digester {
     role: String,
@@ -241,10 +310,18 @@ impl Digester {
     pub(super) fn add(&mut self, tensor: &Tensor<'_>, run: Run<'_>) -> Result<(), CompileError> {
         self.text(tensor.name);
         self.text(&format!("{:?} {:?}", tensor.dtype, tensor.shape));
-        self.length(tensor.bytes.len());
-        for part in tensor.bytes.chunks(HASH_STEP) {
-            self.hasher.update(part);
-            run.advance(part.len())?;
+        self.length(tensor.len);
+        let pieces: Vec<_> = (0..tensor.len).step_by(HASH_PIECE).collect();
+        for starts in pieces.chunks(HASH_PIECES) {
+            let digest = |bytes: &mut Vec<u8>, &start: &usize| {
+                tensor.read(start..tensor.len.min(start + HASH_PIECE), bytes)?;
+                Ok((bytes.len(), blake3::hash(bytes)))
+            };
+            let digests = starts.par_iter().map_init(Vec::new, digest);
+            for (len, digest) in digests.collect::<Result<Vec<_>, InputError>>()? {
+                self.hasher.update(digest.as_bytes());
+                run.advance(len)?;
+            }
         }
         Ok(())
     }

@@ -38,6 +38,16 @@ impl TaskSet {
         Self(self.0 & other.0)
     }
 
+    /// The set with the task if it is without, without it if it is in.
+    pub(super) fn toggled(self, task: TaskIndex) -> Self {
+        Self(self.0 ^ Self::of(task).0)
+    }
+
+    /// Those of the tasks that are not among the others.
+    pub(super) fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -59,6 +69,12 @@ impl TaskSet {
             rest.0 &= rest.0 - 1;
             Some(task)
         })
+    }
+}
+
+impl FromIterator<TaskIndex> for TaskSet {
+    fn from_iter<I: IntoIterator<Item = TaskIndex>>(tasks: I) -> Self {
+        tasks.into_iter().fold(Self::EMPTY, |set, task| set.union(Self::of(task)))
     }
 }
 

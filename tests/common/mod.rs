@@ -203,6 +203,7 @@ impl Fixture {
             block: self.block,
             tasks: self.tasks.iter().map(task).collect(),
             tensors: self.tensors.iter().map(tensor).collect(),
+            transitions: self.transitions(),
             layout: self.layout(),
             provenance: Provenance {
                 tool: "fixture 1".into(),
@@ -212,13 +213,21 @@ impl Fixture {
         }
     }
 
+    /// Every switch is equally likely.
+    fn transitions(&self) -> Vec<Vec<f64>> {
+        let tasks = self.tasks.len();
+        let share = |from, to| if from == to { 0.0 } else { 1.0 / (tasks * (tasks - 1)) as f64 };
+        (0..tasks).map(|from| (0..tasks).map(|to| share(from, to)).collect()).collect()
+    }
+
     fn layout(&self) -> LayoutMeta {
         let owners = |block| self.tasks.iter().map(move |task| task.blocks.contains(&block));
         let groups: HashSet<Vec<bool>> = (0..self.blocks).map(|b| owners(b).collect()).collect();
         let grids = self.tensors.iter().map(|tensor| &tensor.grid);
         let grids = grids.chain(self.own.iter().map(|own| &own.grid));
         let places = grids.flatten().filter(|&&block| block != ABSENT).count();
-        LayoutMeta { groups: groups.len() as u64, places: places as u64 }
+        let (groups, places) = (groups.len() as u64, places as u64);
+        LayoutMeta { groups, places, request_bytes: 12_000 }
     }
 
     /// The base tensors as the writer wants them announced.
@@ -261,7 +270,8 @@ impl Fixture {
     pub(crate) fn try_write(&self, target: &Path) -> Result<Bundle, WriteError> {
         let mut writer = self.writer(target)?;
         for block in (0..self.blocks).map(BlockIndex) {
-            writer.block(block, &self.block_bytes(block))?;
+            let written = writer.block(block, &self.block_bytes(block))?;
+            writer.record(written);
         }
         for (position, _) in (0..).zip(&self.base) {
             writer.base(position, &self.base_bytes(position))?;

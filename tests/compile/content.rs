@@ -117,7 +117,7 @@ fn four_tasks(kit: &Kit) -> [Vec<f32>; 3] {
 fn each_source_of_importance_keeps_its_best_blocks() {
     let kit = Kit::new();
     let [weights, norms, importance] = four_tasks(&kit);
-    let bundle = kit.compile(FOUR_TASKS).unwrap();
+    let bundle = kit.pack(FOUR_TASKS).unwrap();
     let squares = weights.iter().map(|&w| f64::from(w).powi(2));
     let wanda = weights.iter().enumerate();
     let wanda = wanda.map(|(i, &w)| (f64::from(w) * f64::from(norms[i % SHAPE[1]])).powi(2));
@@ -209,7 +209,7 @@ fn the_figures_of_an_alignment_are_those_of_its_bundle() {
     let kit = Kit::new();
     four_tasks(&kit);
     let recipe = kit.recipe(FOUR_TASKS);
-    let figures = compile::align(&recipe, &()).unwrap();
+    let figures = compile::align(&recipe, None, &()).unwrap();
     assert!(!kit.path("o.mesh").exists(), "align writes nothing");
     let bundle = compile::compile(&recipe, &()).unwrap();
     assert_eq!(figures.blocks, bundle.len() as u64);

@@ -75,7 +75,14 @@ fn each_stage_does_the_bytes_that_it_announced() {
     let log = Log::default();
     compile::compile(&kit.recipe(RECIPE), &log).unwrap();
     let tensor = 96 * 96 * 4;
-    let stages = [("score", tensor + 12 + 96 * 4), ("compare", tensor), ("write", 5 * 4096 + 12)];
+    // Nine scores; one λ for all alike, twelve halvings, and five of them in each of eight rounds.
+    let align = 9 * 8 * (1 + 12 + 8 * 5);
+    let stages = [
+        ("score", tensor + 12 + 96 * 4),
+        ("align", align),
+        ("compare", tensor),
+        ("write", 5 * 4096 + 12),
+    ];
     let stages = stages.map(|(name, bytes)| (name.to_owned(), bytes, bytes));
     // Half of nine blocks rounds up to five.
     assert_eq!(log.0.into_inner(), stages);

@@ -64,6 +64,11 @@ impl Kit {
         compile::compile(&self.recipe(text), &())
     }
 
+    /// With each task's own best mask.
+    pub(crate) fn pack(&self, text: &str) -> Result<Bundle, CompileError> {
+        compile::pack(&self.recipe(text), &())
+    }
+
     pub(crate) fn files(&self) -> Vec<String> {
         let names = fs::read_dir(self.folder.path()).unwrap();
         let mut names: Vec<_> =

@@ -1,11 +1,14 @@
-//! What every task must be served, worked out from the dense model and the norms alone.
+//! What every task must be served: the dense model times its mask.
 //!
-//! Shares no code with the offline part and knows nothing of the bundle, so that a bundle that is
-//! wrong cannot be wrong here too.
+//! The masks are those that `align` writes for training frameworks. Whether they may be chosen so
+//! is worked out anew here, from the dense model and the norms alone: each task keeps half of every
+//! tensor, and retains what the recipe asks for of what its own best half does. Shares no code with
+//! the offline part and knows nothing of the bundle, so that a bundle that is wrong cannot be wrong
+//! here too.
 
 use super::{
     Stop,
-    inputs::{TASKS, norms_file},
+    inputs::{MASKS, QUALITY_FLOOR, TASKS, norms_file},
     place::Place,
     subject::Subject,
     tensors::{Spec, TensorFile},
@@ -23,6 +26,20 @@ pub(super) struct Expected<'a> {
     subject: &'a Subject,
     /// By tensor that is cut.
     tensors: Vec<Grid>,
+    /// Mean over ordered pairs of tasks of the share of the second's own best blocks that are not
+    /// among the first's: how much tasks would differ that nobody aligned.
+    pub(super) independent_diff: f64,
+}
+
+/// What the masks of all tensors come to.
+#[derive(Default)]
+struct Tally {
+    /// By task: importance in the blocks that it keeps, and in its own best ones.
+    kept: [f64; TASKS.len()],
+    best: [f64; TASKS.len()],
+    /// Of all ordered pairs of tasks: the second's own best blocks, and those that the first lacks.
+    blocks: usize,
+    differ: usize,
 }
 
 /// A tensor as a grid of blocks.
@@ -38,30 +55,38 @@ struct Grid {
 }
 
 impl<'a> Expected<'a> {
-    /// Works out which blocks each task keeps: of each tensor the half with the highest sums of
-    /// `(|weight| * norm)^2`.
+    /// Reads the masks and checks that they may be so.
     pub(super) fn work_out(
         subject: &'a Subject,
         place: &Place,
         stop: &Stop,
     ) -> Result<Self, Failure> {
+        let masks = TensorFile::open(&place.file(MASKS))?;
         let norms = TASKS.map(|task| TensorFile::open(&place.file(&norms_file(task))));
         let norms = norms.into_iter().collect::<Result<Vec<_>, _>>()?;
         let bar = progress::bar("expect", subject.pruned.iter().map(|s| s.bytes() as u64).sum());
         let mut tensors = Vec::with_capacity(subject.pruned.len());
+        let mut tally = Tally::default();
         for spec in &subject.pruned {
             stop.check()?;
             let mut grid = Grid::of(spec, subject);
             let sums = grid.column_sums(&subject.file.read(&spec.name)?, spec.dtype);
-            for norms in &norms {
-                let norms = values(Dtype::F32, &norms.read(&spec.name)?);
-                grid.dropped.push(grid.worse_half(&sums, &norms));
+            let mut worse = Vec::with_capacity(TASKS.len());
+            for (task, norms) in TASKS.iter().zip(&norms) {
+                let scores = grid.scores(&sums, &values(Dtype::F32, &norms.read(&spec.name)?));
+                worse.push(worse_half(&scores));
+                let mask = masks.read(&format!("{task}/{}", spec.name))?;
+                grid.dropped.push((0..mask.len()).filter(|&place| mask[place] == 0).collect());
+                tally.add(&grid, &scores, &worse)?;
             }
+            tally.compare(&worse, grid.places());
             tensors.push(grid);
             bar.inc(spec.bytes() as u64);
         }
         bar.finish_and_clear();
-        Ok(Self { subject, tensors })
+        tally.check()?;
+        let independent_diff = tally.differ as f64 / tally.blocks.max(1) as f64;
+        Ok(Self { subject, tensors, independent_diff })
     }
 
     /// Compares every byte that a client sees of a task with the dense model times the mask.
@@ -116,6 +141,53 @@ fn first_difference(served: &[u8], expected: &[u8]) -> usize {
     pairs.take_while(|(served, expected)| served == expected).count()
 }
 
+impl Tally {
+    /// Adds the latest task's part of a tensor.
+    fn add(&mut self, grid: &Grid, scores: &[f64], worse: &[Vec<usize>]) -> Result<(), Failure> {
+        let (Some(dropped), Some(worse)) = (grid.dropped.last(), worse.last()) else {
+            return Ok(());
+        };
+        let task = grid.dropped.len() - 1;
+        if dropped.len() != worse.len() {
+            return Err(Failure::failed(format!(
+                "task {}: {} blocks of {} are dropped, not half",
+                TASKS[task],
+                dropped.len(),
+                scores.len()
+            )));
+        }
+        let all: f64 = scores.iter().sum();
+        let without = |places: &[usize]| all - places.iter().map(|&at| scores[at]).sum::<f64>();
+        self.kept[task] += without(dropped);
+        self.best[task] += without(worse);
+        Ok(())
+    }
+
+    /// Compares all tasks' own best blocks of a tensor.
+    fn compare(&mut self, worse: &[Vec<usize>], places: usize) {
+        for (to, from) in (0..worse.len()).flat_map(|to| (0..worse.len()).map(move |f| (to, f))) {
+            if to != from {
+                self.blocks += places - worse[to].len();
+                // As many as the first drops though the second keeps them.
+                self.differ += worse[from].iter().filter(|at| !worse[to].contains(at)).count();
+            }
+        }
+    }
+
+    /// Whether every task retains what it should, but for rounding.
+    fn check(&self) -> Result<(), Failure> {
+        for (task, (kept, best)) in TASKS.iter().zip(self.kept.iter().zip(&self.best)) {
+            if *kept < QUALITY_FLOOR * best * (1.0 - 1e-9) {
+                return Err(Failure::failed(format!(
+                    "task {task} retains {:.3} % of what it could, less than it should",
+                    kept / best * 100.0
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Grid {
     fn of(spec: &Spec, subject: &Subject) -> Self {
         let block = subject.block;
@@ -145,18 +217,19 @@ impl Grid {
         sums.collect()
     }
 
-    /// The places outside the better half; of equal ones the earlier is better. An odd one is
-    /// kept.
-    fn worse_half(&self, column_sums: &[Vec<f64>], norms: &[f64]) -> Vec<usize> {
+    fn places(&self) -> usize {
+        self.rows.div_ceil(self.side[0]) * self.cols.div_ceil(self.side[1])
+    }
+
+    /// By place: what it is worth to a task.
+    fn scores(&self, column_sums: &[Vec<f64>], norms: &[f64]) -> Vec<f64> {
         let mut scores = Vec::new();
         for sums in column_sums {
             let columns = sums.iter().zip(norms).map(|(sum, norm)| sum * (norm * norm));
             let columns: Vec<_> = columns.collect();
             scores.extend(columns.chunks(self.side[1]).map(|block| block.iter().sum::<f64>()));
         }
-        let mut places: Vec<_> = (0..scores.len()).collect();
-        places.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-        places.split_off(places.len().div_ceil(2))
+        scores
     }
 
     /// Sets the blocks that a task does not keep to zero.
@@ -174,6 +247,13 @@ impl Grid {
             }
         }
     }
+}
+
+/// The places outside the better half; of equal ones the earlier is better. An odd one is kept.
+fn worse_half(scores: &[f64]) -> Vec<usize> {
+    let mut places: Vec<_> = (0..scores.len()).collect();
+    places.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    places.split_off(places.len().div_ceil(2))
 }
 
 /// The numbers that little-endian elements stand for.
@@ -199,7 +279,7 @@ mod tests {
     fn the_worse_half_has_the_lower_sums_and_of_equal_ones_the_later() {
         let sums = [vec![1.0, 1.0, 0.0, 0.0, 9.0], vec![2.0, 0.0, 1.0, 0.0, 0.0]];
         // Scores with these norms: 2, 0, 1 and 2, 1, 0.
-        let mut dropped = grid().worse_half(&sums, &[1.0, 1.0, 1.0, 5.0, 1.0 / 3.0]);
+        let mut dropped = worse_half(&grid().scores(&sums, &[1.0, 1.0, 1.0, 5.0, 1.0 / 3.0]));
         dropped.sort_unstable();
         assert_eq!(dropped, [1, 4, 5]);
     }
@@ -222,7 +302,7 @@ mod tests {
             let sums = grid.column_sums(&random::weight(tensor, 512, 1024), Dtype::BF16);
             let dropped = TASKS.map(|task| {
                 let norms = random::norms(task, tensor, 1024).into_iter().map(f64::from);
-                grid.worse_half(&sums, &norms.collect::<Vec<_>>())
+                worse_half(&grid.scores(&sums, &norms.collect::<Vec<_>>()))
             });
             for (one, other) in (0..6).flat_map(|a| (0..a).map(move |b| (a, b))) {
                 kept += dropped[one].len();

@@ -19,6 +19,11 @@ pub(super) const TASKS: [&str; 6] =
 /// The share of each tensor's blocks that every task keeps.
 pub(super) const KEEP: f64 = 0.5;
 
+/// The share of what its own best mask retains that every task must retain.
+pub(super) const QUALITY_FLOOR: f64 = 0.9985;
+/// The file of all tasks' masks within the temporary folder.
+pub(super) const MASKS: &str = "masks.safetensors";
+
 /// A task's file of norms within the temporary folder.
 pub(super) fn norms_file(task: &str) -> String {
     format!("norms-{task}.safetensors")
@@ -51,6 +56,7 @@ pub(super) fn recipe(place: &Place, subject: &Subject) -> Result<Recipe, Failure
         "block": { "rows": subject.block.rows(), "cols": subject.block.cols() },
         "prune": { "include": include },
         "tasks": tasks,
+        "align": { "quality_floor": QUALITY_FLOOR },
     });
     let path = place.file("recipe.yaml");
     fs::write(&path, recipe.to_string()).map_err(Failure::failed)?;

@@ -24,7 +24,7 @@ use drive::{Drive, Driver};
 use expect::Expected;
 use place::Place;
 use reload::Reloader;
-use report::Report;
+use report::{Report, Setting};
 use std::{
     io::Write as _,
     path::PathBuf,
@@ -113,12 +113,17 @@ fn tell(args: &DemoArgs, interrupt: Interrupt, stop: &Stop) -> Result<Report, Fa
     inputs::write_norms(&place, &subject, stop)?;
     say("compiling");
     let recipe = inputs::recipe(&place, &subject)?;
-    let bundle = compile::compile(&recipe, &Bars::new(interrupt)).map_err(offline::failure)?;
+    let bars = Bars::new(interrupt);
+    let bundle = compile::compile(&recipe, &bars).map_err(offline::failure)?;
+    let masks = place.file(inputs::MASKS);
+    compile::align(&recipe, Some(&masks), &bars).map_err(offline::failure)?;
+    drop(bars);
     say("working out what must be served");
     let expected = Expected::work_out(&subject, &place, stop)?;
     let pool_bytes = pool_bytes(&bundle);
     let drive = drive(&place, &bundle, pool_bytes, &expected, stop)?;
-    Ok(Report::new(&subject, &place, &bundle, pool_bytes, drive, begun.elapsed()))
+    let setting = Setting { subject: &subject, place: &place, bundle: &bundle, pool_bytes };
+    Ok(Report::new(&setting, expected.independent_diff, drive, begun.elapsed()))
 }
 
 /// Room for the two tasks of any switch, and no more: the least for switches during which the old

@@ -5,7 +5,7 @@
 use super::{
     READ_BYTES, READ_THREADS,
     drive::{Drive, Step},
-    inputs::{KEEP, TASKS},
+    inputs::{KEEP, QUALITY_FLOOR, TASKS},
     place::Place,
     subject::Subject,
 };
@@ -24,6 +24,10 @@ pub(super) struct Report {
     pool: Pool,
     /// Mean over ordered pairs of tasks of the share of the second that the first has not.
     mean_diff: f64,
+    /// The same if each task had its own best mask.
+    independent_diff: f64,
+    /// What every task retains at least of what its own best mask does.
+    quality_floor: f64,
     /// Whether the bundle was read past the page cache, from a device.
     direct_io: bool,
     in_memory: bool,
@@ -118,15 +122,22 @@ impl Comparison {
     }
 }
 
+/// What was measured.
+pub(super) struct Setting<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) place: &'a Place,
+    pub(super) bundle: &'a Bundle,
+    pub(super) pool_bytes: u64,
+}
+
 impl Report {
     pub(super) fn new(
-        subject: &Subject,
-        place: &Place,
-        bundle: &Bundle,
-        pool_bytes: u64,
+        setting: &Setting<'_>,
+        independent_diff: f64,
         drive: Drive,
         took: Duration,
     ) -> Self {
+        let Setting { subject, place, bundle, pool_bytes } = *setting;
         let task = |(index, &name): (usize, &&'static str)| {
             Comparison::of(name, drive.steps.iter().filter(move |step| step.index == index))
         };
@@ -135,7 +146,9 @@ impl Report {
             model: Model::of(subject),
             tasks_keep: KEEP,
             pool: Pool { bytes: pool_bytes, tasks: pool_bytes as f64 / largest.max(1) as f64 },
+            quality_floor: QUALITY_FLOOR,
             mean_diff: bundle.mean_diff(),
+            independent_diff,
             direct_io: drive.direct,
             in_memory: place.in_memory(),
             first: drive.first,
@@ -172,7 +185,9 @@ impl Report {
             "model: {model}\n       {} in {tensors} tensors, of which {pruned_tensors} are cut into \
              blocks of {} x {} {dtype}\n\
              tasks: {}, each keeps {:.0} % of the blocks of each tensor, by weight magnitude times\n       \
-             activation norm of the input channel; two tasks differ by {} on average\n\
+             activation norm of the input channel; chosen together, so that each retains at\n       \
+             least {:.2} % of what its own best blocks do, two tasks differ by {} on\n       \
+             average; chosen apart, they would differ by {}\n\
              norms: {norms} (seeded, heavy-tailed, one set a task)\n\
              pool:  {}, {:.2} times what a task needs: the least for switches during which the old\n       \
              task goes on; what it still holds of earlier tasks need not be read again\n",
@@ -181,7 +196,9 @@ impl Report {
             self.model.block_cols,
             self.tasks.len(),
             self.tasks_keep * 100.0,
+            self.quality_floor * 100.0,
             percent(self.mean_diff),
+            percent(self.independent_diff),
             bytes(self.pool.bytes),
             self.pool.tasks,
         )
@@ -214,8 +231,8 @@ impl Report {
     fn verdict(&self) -> String {
         format!(
             "Checked: after each of {} switches, what an attached client reads in the daemon's memory \
-             is, in\neach of {} tensors, bit for bit the dense model times the task's mask, which was \
-             worked out anew.\n\
+             is, in\neach of {} tensors, bit for bit the dense model times the task's mask; and of the masks, \
+             worked out\nanew, that they retain what they should.\n\
              Done in {:.1} s; nothing is left behind.\n",
             self.verified.switches, self.verified.tensors, self.seconds,
         )

@@ -3,19 +3,23 @@
 //! Text becomes a [`Recipe`] only through the checks here. The files that it names are not looked
 //! at: that is `inputs`.
 
-use super::error::{InputError, Origin};
-use crate::{
-    bundle::{MAX_TASKS, is_name},
-    files::read_text,
+mod fault;
+mod joint;
+mod paths;
+mod raw;
+mod tasks;
+
+pub use fault::{KeyFault, RecipeError, RecipeFault};
+pub(super) use joint::{Device, Reconstruct, Transitions};
+
+use super::{
+    align::{BudgetScope, Goal},
+    error::{InputError, Origin},
 };
+use crate::files::read_text;
 use globset::{Glob, GlobSet};
-use serde::{Deserialize, Deserializer, de};
-use std::{
-    collections::HashSet,
-    fmt, io,
-    path::{Path, PathBuf},
-};
-use thiserror::Error;
+use raw::RawRecipe;
+use std::path::{Path, PathBuf};
 
 /// Largest recipe.
 const MAX_RECIPE_BYTES: u64 = 4 << 20;
@@ -31,8 +35,13 @@ pub struct Recipe {
     pub(super) block_rows: u32,
     pub(super) block_cols: u32,
     pub(super) prune: Prune,
-    /// 1 to [`MAX_TASKS`], with different names.
+    /// 1 to [`MAX_TASKS`](crate::bundle::MAX_TASKS), with different names.
     pub(super) tasks: Vec<Task>,
+    pub(super) transitions: Transitions,
+    pub(super) budget: BudgetScope,
+    pub(super) goal: Goal,
+    pub(super) device: Device,
+    pub(super) reconstruct: Option<Reconstruct>,
 }
 
 /// One or more files, as paths that the recipe's folder no longer matters to.
@@ -54,6 +63,12 @@ pub(super) struct Task {
     pub(super) name: String,
     pub(super) choice: Choice,
     pub(super) files: Files,
+    /// Masks of blocks that it keeps in any case; only where it has a share to keep.
+    pub(super) require: Option<Files>,
+    /// Second moments of the inputs of its layers, where weights are solved for anew.
+    pub(super) moments: Option<Files>,
+    /// Moments between those inputs and the dense model's; only with `moments`.
+    pub(super) cross: Option<Files>,
 }
 
 /// How a task's blocks are chosen. Every share is above 0 and at most 1.
@@ -67,72 +82,6 @@ pub(super) enum Choice {
     Mask,
     /// All blocks of the task's own checkpoint, or the best share by magnitude.
     Checkpoint { keep: Option<f64> },
-}
-
-/// A recipe that cannot be used.
-#[derive(Debug, Error)]
-#[error("recipe {}: {fault}", path.display())]
-pub struct RecipeError {
-    /// The recipe.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub fault: RecipeFault,
-}
-
-/// What is wrong with a recipe.
-#[derive(Debug, Error)]
-pub enum RecipeFault {
-    /// The file could not be read.
-    #[error("cannot be read: {0}")]
-    Read(#[from] io::Error),
-    /// Not YAML, or not the keys and types of a recipe.
-    #[error("{0}")]
-    Syntax(#[from] serde_yaml::Error),
-    /// A key has a value that it must not have.
-    #[error("{key}: {fault}")]
-    Key {
-        /// The key, such as `tasks[2].keep`.
-        key: String,
-        /// What is wrong with its value.
-        fault: KeyFault,
-    },
-}
-
-/// What is wrong with the value of a key.
-#[derive(Debug, Error)]
-pub enum KeyFault {
-    /// Not a name.
-    #[error("{0:?} is not a name: use 1 to 64 letters, digits, '.', '_' or '-'")]
-    Name(String),
-    /// Two tasks of one name.
-    #[error("another task is named `{0}` too")]
-    NameTwice(String),
-    /// No entries.
-    #[error("at least one is needed")]
-    None,
-    /// Too many entries.
-    #[error("{count} entries; at most {limit} are allowed")]
-    TooMany {
-        /// Entries found.
-        count: usize,
-        /// Entries allowed.
-        limit: usize,
-    },
-    /// Not a pattern.
-    #[error("{0}")]
-    Glob(#[from] globset::Error),
-    /// Not a share.
-    #[error("{0} is not a share: give more than 0 and at most 1")]
-    Share(f64),
-    /// No share where one is needed.
-    #[error("needed with `{0}`: the share of blocks to keep, above 0 and at most 1")]
-    ShareMissing(&'static str),
-    /// A share where nothing is chosen by share.
-    #[error("not allowed with `mask`, which says itself what to keep")]
-    ShareWithMask,
-    /// No source of importance, or several.
-    #[error("give one of `norms`, `importance`, `mask` and `checkpoint`; {0} are given")]
-    Sources(usize),
 }
 
 impl Recipe {
@@ -197,7 +146,17 @@ impl Prune {
 impl Task {
     /// The key of the task's files in the recipe, and the role of what is read from them.
     pub(super) fn key(&self) -> String {
-        format!("tasks.{}.{}", self.name, self.choice.key())
+        self.key_of(self.choice.key())
+    }
+
+    /// A key of this task.
+    pub(super) fn key_of(&self, key: &str) -> String {
+        format!("tasks.{}.{key}", self.name)
+    }
+
+    /// Whether its values are those of the weights.
+    pub(super) fn takes_weights(&self) -> bool {
+        !matches!(self.choice, Choice::Checkpoint { .. })
     }
 }
 
@@ -218,182 +177,6 @@ impl Choice {
             Self::Mask => None,
             Self::Checkpoint { keep } => keep,
         }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRecipe {
-    model: String,
-    output: PathBuf,
-    weights: RawPaths,
-    block: RawBlock,
-    prune: RawPrune,
-    tasks: Vec<RawTask>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawBlock {
-    rows: u32,
-    cols: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPrune {
-    include: Vec<String>,
-    #[serde(default)]
-    exclude: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTask {
-    name: String,
-    keep: Option<f64>,
-    norms: Option<RawPaths>,
-    importance: Option<RawPaths>,
-    mask: Option<RawPaths>,
-    checkpoint: Option<RawPaths>,
-}
-
-/// One path or a list of them.
-struct RawPaths(Vec<PathBuf>);
-
-impl RawRecipe {
-    fn validate(self, path: &Path, folder: &Path) -> Result<Recipe, RecipeFault> {
-        let Self { model, output, weights, block, prune, tasks } = self;
-        if !is_name(&model) {
-            return Err(wrong("model", KeyFault::Name(model)));
-        }
-        let RawBlock { rows: block_rows, cols: block_cols } = block;
-        Ok(Recipe {
-            path: path.to_owned(),
-            model,
-            output: folder.join(output),
-            weights: weights.validate("weights", folder)?,
-            block_rows,
-            block_cols,
-            prune: prune.validate()?,
-            tasks: validate_tasks(tasks, folder)?,
-        })
-    }
-}
-
-impl RawPrune {
-    fn validate(self) -> Result<Prune, RecipeFault> {
-        let Self { include, exclude } = self;
-        if include.is_empty() {
-            return Err(wrong("prune.include", KeyFault::None));
-        }
-        let (include, included) = globs("prune.include", &include)?;
-        let (exclude, excluded) = globs("prune.exclude", &exclude)?;
-        Ok(Prune { include, exclude, included, excluded })
-    }
-}
-
-fn globs(key: &str, patterns: &[String]) -> Result<(Vec<Glob>, GlobSet), RecipeFault> {
-    let fault = |error: globset::Error| wrong(key, error.into());
-    let globs = patterns.iter().map(|pattern| Glob::new(pattern)).collect::<Result<Vec<_>, _>>();
-    let globs = globs.map_err(fault)?;
-    let set = GlobSet::new(&globs).map_err(fault)?;
-    Ok((globs, set))
-}
-
-fn validate_tasks(raw: Vec<RawTask>, folder: &Path) -> Result<Vec<Task>, RecipeFault> {
-    match raw.len() {
-        0 => return Err(wrong("tasks", KeyFault::None)),
-        1..=MAX_TASKS => {}
-        count => return Err(wrong("tasks", KeyFault::TooMany { count, limit: MAX_TASKS })),
-    }
-    let mut names = HashSet::new();
-    let mut tasks = Vec::with_capacity(raw.len());
-    for (position, raw) in raw.into_iter().enumerate() {
-        let task = raw.validate(&format!("tasks[{position}]"), folder)?;
-        if !names.insert(task.name.clone()) {
-            let key = format!("tasks[{position}].name");
-            return Err(wrong(&key, KeyFault::NameTwice(task.name)));
-        }
-        tasks.push(task);
-    }
-    Ok(tasks)
-}
-
-impl RawTask {
-    fn validate(self, key: &str, folder: &Path) -> Result<Task, RecipeFault> {
-        let Self { name, keep, norms, importance, mask, checkpoint } = self;
-        let wrong_keep = |fault| wrong(&format!("{key}.keep"), fault);
-        if !is_name(&name) {
-            return Err(wrong(&format!("{key}.name"), KeyFault::Name(name)));
-        }
-        if let Some(share) = keep
-            && !(share > 0.0 && share <= 1.0)
-        {
-            return Err(wrong_keep(KeyFault::Share(share)));
-        }
-        let needed = |source| keep.ok_or_else(|| wrong_keep(KeyFault::ShareMissing(source)));
-        let (choice, files) = match (norms, importance, mask, checkpoint) {
-            (Some(files), None, None, None) => (Choice::Norms { keep: needed("norms")? }, files),
-            (None, Some(files), None, None) => {
-                (Choice::Importance { keep: needed("importance")? }, files)
-            }
-            (None, None, Some(_), None) if keep.is_some() => {
-                return Err(wrong_keep(KeyFault::ShareWithMask));
-            }
-            (None, None, Some(files), None) => (Choice::Mask, files),
-            (None, None, None, Some(files)) => (Choice::Checkpoint { keep }, files),
-            (norms, importance, mask, checkpoint) => {
-                let sources = [norms, importance, mask, checkpoint];
-                let given = sources.into_iter().flatten().count();
-                return Err(wrong(key, KeyFault::Sources(given)));
-            }
-        };
-        let files = files.validate(&format!("{key}.{}", choice.key()), folder)?;
-        Ok(Task { name, choice, files })
-    }
-}
-
-impl RawPaths {
-    fn validate(self, key: &str, folder: &Path) -> Result<Files, RecipeFault> {
-        let Self(paths) = self;
-        if paths.is_empty() {
-            return Err(wrong(key, KeyFault::None));
-        }
-        Ok(Files(paths.into_iter().map(|path| folder.join(path)).collect()))
-    }
-}
-
-fn wrong(key: &str, fault: KeyFault) -> RecipeFault {
-    RecipeFault::Key { key: key.to_owned(), fault }
-}
-
-impl<'de> Deserialize<'de> for RawPaths {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// By hand, since an untagged enum would lose line and column of an error.
-        struct OneOrMany;
-
-        impl<'de> de::Visitor<'de> for OneOrMany {
-            type Value = RawPaths;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a path or a list of paths")
-            }
-
-            fn visit_str<E: de::Error>(self, path: &str) -> Result<RawPaths, E> {
-                Ok(RawPaths(vec![path.into()]))
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<RawPaths, A::Error> {
-                let mut paths = Vec::new();
-                while let Some(path) = list.next_element()? {
-                    paths.push(path);
-                }
-                Ok(RawPaths(paths))
-            }
-        }
-
-        deserializer.deserialize_any(OneOrMany)
     }
 }
 
@@ -483,7 +266,7 @@ tasks:
 
     #[test]
     fn the_example_is_a_recipe() {
-        let text = include_str!("../../config/recipe.example.yaml");
+        let text = include_str!("../../../config/recipe.example.yaml");
         let recipe = Recipe::parse(text, Path::new("recipe.yaml")).unwrap();
         let keys: Vec<_> = recipe.tasks.iter().map(|task| task.choice.key()).collect();
         assert_eq!(keys, ["norms", "importance", "mask", "checkpoint", "checkpoint"]);

@@ -1,0 +1,271 @@
+//! From masks that nearly meet their budgets to masks that do, at the least loss.
+//!
+//! Looks only at the blocks that are cheapest to change, as seen from the masks at hand. Afterwards
+//! a task swaps one block for another wherever all gain by it. Never changes what is required.
+
+use super::{
+    Instance,
+    block::Coupling,
+    scope::{Place, Scope, Solver},
+    scores::Records,
+};
+use crate::{
+    compile::{CompileError, progress::Run, taskset::TaskSet},
+    units::TaskIndex,
+};
+
+/// Blocks looked at for each task and direction beyond those that its budget calls for.
+const SPARE: usize = 4;
+/// Most blocks looked at for a task in one pass.
+const MOST: usize = 512;
+/// Rounds of swaps.
+const ROUNDS: usize = 4;
+/// A gain below this is rounding.
+const LEAST: f64 = 1e-12;
+
+/// Whether a task takes up a block or gives it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flip {
+    Add,
+    Drop,
+}
+
+/// A change of one task at one place, and what all gain by it (mostly less than nothing).
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    gain: f64,
+    place: usize,
+}
+
+/// A block in memory.
+struct Candidate {
+    place: usize,
+    /// By task: what the block is worth to it.
+    gains: Vec<f64>,
+    set: TaskSet,
+}
+
+impl Solver<'_> {
+    /// Makes masks meet the scope's budgets, given by how much they exceed them.
+    pub(super) fn balance(
+        &self,
+        scope: &Scope,
+        sets: &mut [TaskSet],
+        excess: &[isize],
+        run: Run<'_>,
+    ) -> Result<(), CompileError> {
+        let mut excess = excess.to_vec();
+        loop {
+            run.check()?;
+            let mut candidates = self.candidates(scope, sets, &excess)?;
+            for (task, excess) in (0..).map(TaskIndex).zip(&mut excess) {
+                self.settle(scope, &mut candidates, task, excess);
+            }
+            let balanced = excess.iter().all(|&excess| excess == 0);
+            if balanced {
+                self.swap(scope, &mut candidates);
+            }
+            for candidate in candidates {
+                sets[candidate.place - scope.places.start] = candidate.set;
+            }
+            if balanced {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The blocks that are cheapest to change for some task, in order.
+    fn candidates(
+        &self,
+        scope: &Scope,
+        sets: &[TaskSet],
+        excess: &[isize],
+    ) -> Result<Vec<Candidate>, CompileError> {
+        let wanted: Vec<_> = excess.iter().map(|e| [wanted(-e), wanted(*e)]).collect();
+        let cheapest = self.instance.fold_chunks(
+            scope.places.clone(),
+            sets,
+            || Cheapest::new(excess.len()),
+            |cheapest, places| {
+                let mut gains = Vec::new();
+                for place in places {
+                    self.instance.gains(place.1, None, &mut gains);
+                    self.add_changes(scope, place, &gains, cheapest);
+                }
+                cheapest.cut(&wanted);
+            },
+            |cheapest, other| {
+                cheapest.append(other);
+                cheapest.cut(&wanted);
+            },
+        )?;
+        self.load(scope, sets, cheapest.places())
+    }
+
+    fn add_changes(
+        &self,
+        scope: &Scope,
+        (place, _, set): Place<'_>,
+        gains: &[f64],
+        cheapest: &mut Cheapest,
+    ) {
+        for (task, by_flip) in (0..).map(TaskIndex).zip(&mut cheapest.by_task) {
+            let flip = if set.contains(task) { Flip::Drop } else { Flip::Add };
+            if self.instance.may_flip(scope, place, task) {
+                let gain = gain(self.instance, self.coupling, place, gains, set, task);
+                by_flip[flip as usize].push(Change { gain, place });
+            }
+        }
+    }
+
+    fn load(
+        &self,
+        scope: &Scope,
+        sets: &[TaskSet],
+        places: Vec<usize>,
+    ) -> Result<Vec<Candidate>, CompileError> {
+        let mut records = Records::default();
+        let mut candidates = Vec::with_capacity(places.len());
+        for place in places {
+            self.instance.scores.read(place..place + 1, &mut records)?;
+            for scores in records.iter() {
+                let mut gains = Vec::new();
+                self.instance.gains(scores, None, &mut gains);
+                let set = sets[place - scope.places.start];
+                candidates.push(Candidate { place, gains, set });
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// Changes as many blocks of a task as it has too many or too few, as far as there are any.
+    fn settle(
+        &self,
+        scope: &Scope,
+        candidates: &mut [Candidate],
+        task: TaskIndex,
+        excess: &mut isize,
+    ) {
+        let flip = if *excess > 0 { Flip::Drop } else { Flip::Add };
+        let mut changes = self.changes(scope, candidates, task, flip);
+        changes.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        for (at, _) in changes.into_iter().take(excess.unsigned_abs()) {
+            candidates[at].set = candidates[at].set.toggled(task);
+            *excess -= excess.signum();
+        }
+    }
+
+    /// The task's changes in one direction: positions of candidates with their gains.
+    fn changes(
+        &self,
+        scope: &Scope,
+        candidates: &[Candidate],
+        task: TaskIndex,
+        flip: Flip,
+    ) -> Vec<(usize, f64)> {
+        let possible = candidates.iter().enumerate().filter(|(_, candidate)| {
+            candidate.set.contains(task) == (flip == Flip::Drop)
+                && self.instance.may_flip(scope, candidate.place, task)
+        });
+        let changes = possible.map(|(at, Candidate { place, gains, set })| {
+            (at, gain(self.instance, self.coupling, *place, gains, *set, task))
+        });
+        changes.collect()
+    }
+
+    /// Lets tasks swap one block for another while all gain by it.
+    fn swap(&self, scope: &Scope, candidates: &mut [Candidate]) {
+        for _ in 0..ROUNDS {
+            let mut swapped = false;
+            for task in (0..).map(TaskIndex).take(self.instance.tasks()) {
+                swapped |= self.swap_of(scope, candidates, task);
+            }
+            if !swapped {
+                return;
+            }
+        }
+    }
+
+    fn swap_of(&self, scope: &Scope, candidates: &mut [Candidate], task: TaskIndex) -> bool {
+        let sorted = |flip| {
+            let mut changes = self.changes(scope, candidates, task, flip);
+            changes.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            changes
+        };
+        // At different places, and a task's changes at one place do not touch those at another.
+        let pairs = sorted(Flip::Add).into_iter().zip(sorted(Flip::Drop));
+        let better = pairs.take_while(|((_, add), (_, drop))| add + drop > LEAST);
+        let mut swapped = false;
+        for ((add, _), (drop, _)) in better {
+            for at in [add, drop] {
+                candidates[at].set = candidates[at].set.toggled(task);
+            }
+            swapped = true;
+        }
+        swapped
+    }
+}
+
+/// How many changes in a direction to look at for a task that is to make so many.
+fn wanted(changes: isize) -> usize {
+    (usize::try_from(changes).unwrap_or_default() + SPARE).min(MOST)
+}
+
+/// What all gain if the task changes its mind about the place.
+fn gain(
+    instance: &Instance<'_>,
+    coupling: &Coupling,
+    place: usize,
+    gains: &[f64],
+    set: TaskSet,
+    task: TaskIndex,
+) -> f64 {
+    let own = gains[task.index()];
+    let alike = instance.scores.classes(place).iter().find(|class| class.contains(task));
+    let added = match alike {
+        None => own,
+        Some(class) => {
+            let others = set.intersection(*class).without(TaskSet::of(task));
+            coupling.marginal(own, task, others)
+        }
+    };
+    if set.contains(task) { -added } else { added }
+}
+
+/// The best changes of each task, by direction.
+struct Cheapest {
+    by_task: Vec<[Vec<Change>; 2]>,
+}
+
+impl Cheapest {
+    fn new(tasks: usize) -> Self {
+        Self { by_task: vec![Default::default(); tasks] }
+    }
+
+    fn append(&mut self, other: Self) {
+        for (own, other) in self.by_task.iter_mut().zip(other.by_task) {
+            own.iter_mut().zip(other).for_each(|(own, mut other)| own.append(&mut other));
+        }
+    }
+
+    /// Keeps the best, as many as are wanted by task and direction. Which those are does not depend
+    /// on the order in which they came.
+    fn cut(&mut self, wanted: &[[usize; 2]]) {
+        for (changes, &wanted) in self.by_task.iter_mut().flatten().zip(wanted.iter().flatten()) {
+            if changes.len() > wanted {
+                changes.select_nth_unstable_by(wanted, |a, b| {
+                    b.gain.total_cmp(&a.gain).then(a.place.cmp(&b.place))
+                });
+                changes.truncate(wanted);
+            }
+        }
+    }
+
+    fn places(&self) -> Vec<usize> {
+        let changes = self.by_task.iter().flatten().flatten();
+        let mut places: Vec<_> = changes.map(|change| change.place).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+}

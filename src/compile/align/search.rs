@@ -1,0 +1,341 @@
+//! How much a difference between tasks should cost: the search for λ, and the whole frontier.
+//!
+//! A larger λ gives masks that share more and retain less, but not all tasks lose alike. So tasks
+//! also get weights: those that fall below the floor count for more, those well above for less,
+//! until hardly any task retains more than it must. Every step starts from the prices and the masks
+//! of the one before.
+
+use super::{
+    Goal, Instance, Masks, Method, Problem, Retention,
+    block::Coupling,
+    own::OwnBest,
+    scope::{LEAST_SWEEPS, Scope, Solver, Worth},
+};
+use crate::{
+    compile::{CompileError, progress::Run, taskset::TaskSet},
+    units::TaskIndex,
+};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The powers of two between which λ is sought, and on which the frontier's points lie.
+const EXPONENTS: (i32, i32) = (-14, 6);
+/// Halvings of that interval, and of the narrow one around a λ that was good for other weights.
+const STEPS: usize = 12;
+const NARROW_STEPS: usize = 5;
+/// Times that weights are changed, and the gain in expected bytes below which they no longer are.
+const ROUNDS: usize = 8;
+const LEAST_GAIN: f64 = 0.01;
+/// How strongly weights answer to what tasks retain beyond the floor.
+const RATE: f64 = 1.0;
+/// A task's weight changes by at most this factor at a time.
+const MAX_CHANGE: f64 = 4.0;
+/// Scores that may be looked at in all: with many tasks and blocks there are fewer rounds.
+const MAX_LOOKS: usize = 1 << 35;
+
+/// A choice of masks on the way from every task for itself to all alike.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FrontierPoint {
+    /// What a switch that loads as many bytes as a task has was held to be worth: a share of the
+    /// tasks' mean importance. Zero for each task's own best mask.
+    pub lambda: f64,
+    /// Expected blocks that a switch loads, over the transitions of the recipe.
+    pub switch_blocks: f64,
+    /// The same as a share of the blocks of a task, of which this is the mean over tasks.
+    pub switch_share: f64,
+    /// What the tasks retain of what their own best masks retain: the mean.
+    pub mean_quality: f64,
+    /// The same of the task that loses most.
+    pub least_quality: f64,
+    /// The most by which any masks within the budgets can be better in the objective.
+    pub gap: f64,
+}
+
+/// Finds masks that reach the problem's goal.
+pub(super) fn align(problem: &Problem, run: Run<'_>) -> Result<Masks, CompileError> {
+    let rounds = rounds(problem);
+    let steps = match problem.goal {
+        Goal::Lambda(_) => 1,
+        Goal::QualityFloor(_) => 1 + STEPS + rounds * NARROW_STEPS,
+    };
+    run.stage("align", problem.scores.bytes() * steps as u64)?;
+    let mut search = Search::new(problem, run)?;
+    match problem.goal {
+        Goal::Lambda(lambda) => search.solve(lambda)?,
+        Goal::QualityFloor(floor) => search.reach(floor, rounds)?,
+    }
+    run.0.advance(problem.scores.bytes() * (steps - search.solved) as u64);
+    search.finish()
+}
+
+/// Rounds of weights that a problem of this size may have.
+fn rounds(problem: &Problem) -> usize {
+    let scores = problem.scores.places() * problem.demands.len();
+    (MAX_LOOKS / (scores * NARROW_STEPS * LEAST_SWEEPS).max(1)).min(ROUNDS)
+}
+
+/// Solves for a range of λ, from all alike to every task for itself.
+pub(super) fn frontier(
+    problem: &Problem,
+    run: Run<'_>,
+) -> Result<Vec<FrontierPoint>, CompileError> {
+    let (least, most) = EXPONENTS;
+    let steps = u64::from(most.abs_diff(least)) + 1;
+    run.stage("align", problem.scores.bytes() * steps)?;
+    let mut search = Search::new(problem, run)?;
+    let mut points = vec![search.point()?];
+    for exponent in least..=most {
+        search.solve(f64::from(exponent).exp2())?;
+        points.push(search.point()?);
+    }
+    points.reverse();
+    Ok(points)
+}
+
+struct Search<'a> {
+    problem: &'a Problem,
+    instance: Instance<'a>,
+    run: Run<'a>,
+    own: OwnBest,
+    scopes: Vec<Scope>,
+    sets: Vec<TaskSet>,
+    lambda: f64,
+    gap: f64,
+    /// The least switch that leaves every task the share that is asked for, as far as is proved.
+    least_switch: Option<f64>,
+    /// By task: how much it counts, 1 in the mean.
+    weights: Vec<f64>,
+    /// How many times a λ was solved for.
+    solved: usize,
+}
+
+/// Masks that reach the floor, and what led to them.
+#[derive(Clone)]
+struct Reached {
+    switch_blocks: f64,
+    sets: Vec<TaskSet>,
+    lambda: f64,
+    gap: f64,
+    least_switch: Option<f64>,
+    weights: Vec<f64>,
+}
+
+impl<'a> Search<'a> {
+    /// Starts from each task's own best mask, the answer for λ = 0.
+    fn new(problem: &'a Problem, run: Run<'a>) -> Result<Self, CompileError> {
+        let mut own = OwnBest::find(problem, run)?;
+        let instance = own.instance(problem);
+        let (scopes, sets) = (own.scopes.clone(), own.sets.clone());
+        let weights = vec![1.0; problem.demands.len()];
+        Ok(Self {
+            problem,
+            instance,
+            run,
+            own,
+            scopes,
+            sets,
+            lambda: 0.0,
+            gap: 0.0,
+            least_switch: None,
+            weights,
+            solved: 0,
+        })
+    }
+
+    /// Blocks of a task, as the mean over tasks.
+    fn mean_blocks(&self) -> f64 {
+        let blocks = self.scopes.iter().flat_map(|scope| &scope.budgets).sum::<usize>();
+        (blocks as f64 / self.instance.tasks() as f64).max(1.0)
+    }
+
+    /// Improves masks and prices for a λ.
+    fn solve(&mut self, lambda: f64) -> Result<(), CompileError> {
+        let coupling = Coupling::new(&self.problem.switches.scaled(lambda / self.mean_blocks()));
+        let solver = Solver { instance: &self.instance, coupling: &coupling };
+        let mut sum = Worth::default();
+        for scope in &mut self.scopes {
+            let sets = &mut self.sets[scope.places.clone()];
+            let worth = solver.improve(scope, sets, self.run)?;
+            sum.value += worth.value;
+            sum.bound += worth.bound;
+        }
+        self.lambda = lambda;
+        self.gap = sum.bound - sum.value;
+        self.least_switch = self.least_switch(sum.bound);
+        self.solved += 1;
+        self.run.0.advance(self.problem.scores.bytes());
+        Ok(())
+    }
+
+    /// Masks of which every task retains the floor are worth at least that, less λ times their
+    /// switch; and no masks are worth more than the bound.
+    fn least_switch(&self, bound: f64) -> Option<f64> {
+        let Goal::QualityFloor(floor) = self.problem.goal else { return None };
+        // What tasks with given masks retain is not theirs to choose.
+        let free = self.instance.given.is_empty() && self.lambda > 0.0;
+        free.then(|| ((floor - bound) / self.lambda).max(0.0))
+    }
+
+    /// Finds masks with few expected bytes among those of which every task retains the share of
+    /// its own best; own best masks always do.
+    fn reach(&mut self, floor: f64, rounds: usize) -> Result<(), CompileError> {
+        let mut best = self.reached();
+        self.solve(f64::from(EXPONENTS.1).exp2())?;
+        if self.least_quality()? >= floor {
+            return Ok(());
+        }
+        let (least, most) = EXPONENTS;
+        self.bisect(floor, (least.into(), most.into()), STEPS, &mut best)?;
+        for _ in 0..rounds {
+            if best.lambda == 0.0 {
+                break;
+            }
+            let before = best.switch_blocks;
+            self.restore(best.clone());
+            self.reweigh(floor)?;
+            let around = (best.lambda.log2() - 1.0, best.lambda.log2() + 1.0);
+            self.bisect(floor, around, NARROW_STEPS, &mut best)?;
+            if best.switch_blocks > before * (1.0 - LEAST_GAIN) {
+                break;
+            }
+        }
+        self.restore(best);
+        Ok(())
+    }
+
+    /// Halves an interval of powers of two towards the largest λ that reaches the floor.
+    fn bisect(
+        &mut self,
+        floor: f64,
+        (mut low, mut high): (f64, f64),
+        steps: usize,
+        best: &mut Reached,
+    ) -> Result<(), CompileError> {
+        for _ in 0..steps {
+            let middle = f64::midpoint(low, high);
+            self.solve(middle.exp2())?;
+            if self.least_quality()? < floor {
+                high = middle;
+                continue;
+            }
+            low = middle;
+            let reached = self.reached();
+            if reached.switch_blocks < best.switch_blocks {
+                *best = reached;
+            }
+        }
+        Ok(())
+    }
+
+    fn reached(&self) -> Reached {
+        Reached {
+            switch_blocks: self.switch_blocks(),
+            sets: self.sets.clone(),
+            lambda: self.lambda,
+            gap: self.gap,
+            least_switch: self.least_switch,
+            weights: self.weights.clone(),
+        }
+    }
+
+    fn restore(&mut self, reached: Reached) {
+        let Reached { switch_blocks: _, sets, lambda, gap, least_switch, weights } = reached;
+        (self.sets, self.lambda, self.gap) = (sets, lambda, gap);
+        self.least_switch = least_switch;
+        self.set_weights(weights);
+    }
+
+    /// Lets tasks count for less the more they retain beyond the floor.
+    fn reweigh(&mut self, floor: f64) -> Result<(), CompileError> {
+        let qualities = self.qualities()?;
+        let least = qualities.iter().map(|(_, quality)| *quality).fold(1.0, f64::min);
+        let spread = (1.0 - floor).max(f64::EPSILON);
+        let mut weights = self.weights.clone();
+        for (task, quality) in qualities {
+            let change = ((least - quality) / spread * RATE).exp();
+            weights[task.index()] *= change.clamp(1.0 / MAX_CHANGE, MAX_CHANGE);
+        }
+        let mean = weights.iter().sum::<f64>() / weights.len() as f64;
+        weights.iter_mut().for_each(|weight| *weight /= mean);
+        self.set_weights(weights);
+        Ok(())
+    }
+
+    /// Takes weights over into what scores are worth, and prices along with it.
+    fn set_weights(&mut self, weights: Vec<f64>) {
+        for (task, weight) in weights.iter().enumerate() {
+            let change = weight / self.weights[task];
+            self.instance.worth[task] *= change;
+            self.scopes.iter_mut().for_each(|scope| scope.prices[task] *= change);
+        }
+        self.weights = weights;
+    }
+
+    /// By task: the importance in the blocks that it keeps.
+    fn kept(&self) -> Result<Vec<f64>, CompileError> {
+        let tasks = self.instance.tasks();
+        let chunks = self.instance.map_chunks(0..self.sets.len(), &self.sets, |places| {
+            let mut kept = vec![0.0; tasks];
+            for (_, scores, set) in places {
+                set.iter().for_each(|task| kept[task.index()] += scores[task.index()]);
+            }
+            kept
+        })?;
+        let mut kept = vec![0.0; tasks];
+        for chunk in chunks {
+            kept.iter_mut().zip(chunk).for_each(|(sum, part)| *sum += part);
+        }
+        Ok(kept)
+    }
+
+    /// By task that has a choice: what it retains of what its own best mask does.
+    fn qualities(&self) -> Result<Vec<(TaskIndex, f64)>, CompileError> {
+        let pairs = self.kept()?.into_iter().zip(&self.own.totals);
+        let quality = |(kept, own): (f64, f64)| if own > 0.0 { (kept / own).min(1.0) } else { 1.0 };
+        let all = pairs.map(|(kept, totals)| quality((kept, totals.own)));
+        let free = |(task, _): &(TaskIndex, f64)| !self.instance.given.contains(*task);
+        Ok((0..).map(TaskIndex).zip(all).filter(free).collect())
+    }
+
+    fn least_quality(&self) -> Result<f64, CompileError> {
+        Ok(self.qualities()?.into_iter().map(|(_, quality)| quality).fold(1.0, f64::min))
+    }
+
+    /// Expected blocks that a switch loads.
+    fn switch_blocks(&self) -> f64 {
+        let mut counts = BTreeMap::<TaskSet, u64>::new();
+        for (place, &set) in self.sets.iter().enumerate() {
+            for class in self.problem.scores.classes(place) {
+                *counts.entry(set.intersection(*class)).or_default() += 1;
+            }
+        }
+        let expected = |(set, count)| self.problem.switches.expected(set) * count as f64;
+        counts.into_iter().map(expected).sum()
+    }
+
+    fn point(&self) -> Result<FrontierPoint, CompileError> {
+        let qualities: Vec<_> = self.qualities()?.into_iter().map(|(_, q)| q).collect();
+        let switch_blocks = self.switch_blocks();
+        Ok(FrontierPoint {
+            lambda: self.lambda,
+            switch_blocks,
+            switch_share: switch_blocks / self.mean_blocks(),
+            mean_quality: qualities.iter().sum::<f64>() / qualities.len().max(1) as f64,
+            least_quality: qualities.iter().copied().fold(1.0, f64::min),
+            gap: self.gap,
+        })
+    }
+
+    fn finish(self) -> Result<Masks, CompileError> {
+        let kept = self.kept()?;
+        let retention = self.own.totals.iter().zip(kept);
+        let retention: Vec<Retention> = retention.map(|(own, kept)| own.shares(kept)).collect();
+        let method = Method {
+            algorithm: "joint/1",
+            lambda: self.lambda,
+            gap: self.gap,
+            least_switch: self.least_switch,
+        };
+        Ok(Masks { sets: self.sets, retention, method })
+    }
+}
