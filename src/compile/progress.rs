@@ -4,8 +4,9 @@
 
 use super::CompileError;
 
-/// Hears how far the work is and says whether to go on. Called often: both must be quick.
-pub trait Progress {
+/// Hears how far the work is and says whether to go on. Called often and from several threads:
+/// both must be quick.
+pub trait Progress: Sync {
     /// A stage begins, in which `total_bytes` will be read or written.
     fn stage(&self, name: &str, total_bytes: u64);
     /// So many more bytes of the stage are done.

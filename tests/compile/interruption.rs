@@ -1,7 +1,10 @@
 //! Stopping and failing leave nothing behind.
 
 use crate::kit::{Dense, Kit};
-use std::cell::{Cell, RefCell};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
 use synchromesh::compile::{self, CompileError, Progress};
 
 const RECIPE: &str = "
@@ -23,7 +26,7 @@ fn kit() -> Kit {
 }
 
 /// Stops the work when it was asked so many times whether to.
-struct StopAfter(Cell<u32>);
+struct StopAfter(AtomicU32);
 
 impl Progress for StopAfter {
     fn stage(&self, _: &str, _: u64) {}
@@ -31,9 +34,7 @@ impl Progress for StopAfter {
     fn advance(&self, _: u64) {}
 
     fn cancelled(&self) -> bool {
-        let left = self.0.get();
-        self.0.set(left.saturating_sub(1));
-        left == 0
+        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err()
     }
 }
 
@@ -42,7 +43,7 @@ fn wherever_it_is_stopped_nothing_is_left() {
     let kit = kit();
     let recipe = kit.recipe(RECIPE);
     let mut asked = 0;
-    while let Err(error) = compile::compile(&recipe, &StopAfter(Cell::new(asked))) {
+    while let Err(error) = compile::compile(&recipe, &StopAfter(asked.into())) {
         assert!(matches!(error, CompileError::Interrupted), "{error}");
         assert!(!error.is_usage());
         assert_eq!(kit.files(), ["n.safetensors", "w.safetensors"]);
@@ -53,15 +54,15 @@ fn wherever_it_is_stopped_nothing_is_left() {
 }
 
 #[derive(Default)]
-struct Log(RefCell<Vec<(String, u64, u64)>>);
+struct Log(Mutex<Vec<(String, u64, u64)>>);
 
 impl Progress for Log {
     fn stage(&self, name: &str, total_bytes: u64) {
-        self.0.borrow_mut().push((name.to_owned(), total_bytes, 0));
+        self.0.lock().unwrap().push((name.to_owned(), total_bytes, 0));
     }
 
     fn advance(&self, bytes: u64) {
-        self.0.borrow_mut().last_mut().unwrap().2 += bytes;
+        self.0.lock().unwrap().last_mut().unwrap().2 += bytes;
     }
 
     fn cancelled(&self) -> bool {
@@ -75,8 +76,8 @@ fn each_stage_does_the_bytes_that_it_announced() {
     let log = Log::default();
     compile::compile(&kit.recipe(RECIPE), &log).unwrap();
     let tensor = 96 * 96 * 4;
-    // Nine scores; one λ for all alike, twelve halvings, and five of them in each of eight rounds.
-    let align = 9 * 8 * (1 + 12 + 8 * 5);
+    // Nine scores; one λ for all alike, ten halvings, and forty rounds of weights.
+    let align = 9 * 8 * (1 + 10 + 40);
     let stages = [
         ("score", tensor + 12 + 96 * 4),
         ("align", align),
@@ -85,7 +86,7 @@ fn each_stage_does_the_bytes_that_it_announced() {
     ];
     let stages = stages.map(|(name, bytes)| (name.to_owned(), bytes, bytes));
     // Half of nine blocks rounds up to five.
-    assert_eq!(log.0.into_inner(), stages);
+    assert_eq!(log.0.into_inner().unwrap(), stages);
 }
 
 #[test]
@@ -97,7 +98,7 @@ fn a_failure_to_write_is_told_from_a_wrong_recipe_and_leaves_the_old_bundle() {
     assert_eq!(kit.files(), ["n.safetensors", "w.safetensors"]);
 
     kit.text("o.mesh", "old");
-    let stopped = compile::compile(&kit.recipe(RECIPE), &StopAfter(Cell::new(12)));
+    let stopped = compile::compile(&kit.recipe(RECIPE), &StopAfter(12.into()));
     assert!(matches!(stopped, Err(CompileError::Interrupted)));
     assert_eq!(std::fs::read(kit.path("o.mesh")).unwrap(), b"old");
 }

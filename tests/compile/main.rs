@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may stop it like the test itself")]
 
+mod commands;
 mod content;
 mod interruption;
+mod joint;
 mod kit;
 mod refusal;

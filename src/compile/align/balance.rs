@@ -6,7 +6,7 @@
 use super::{
     Instance,
     block::Coupling,
-    scope::{Place, Scope, Solver},
+    scope::{Scope, Solver},
     scores::Records,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 /// Blocks looked at for each task and direction beyond those that its budget calls for.
 const SPARE: usize = 4;
 /// Most blocks looked at for a task in one pass.
-const MOST: usize = 512;
+const MOST: usize = 128;
 /// Rounds of swaps.
 const ROUNDS: usize = 4;
 /// A gain below this is rounding.
@@ -87,10 +87,11 @@ impl Solver<'_> {
             sets,
             || Cheapest::new(excess.len()),
             |cheapest, places| {
-                let mut gains = Vec::new();
-                for place in places {
-                    self.instance.gains(place.1, None, &mut gains);
-                    self.add_changes(scope, place, &gains, cheapest);
+                let (mut gains, mut marginals) = (Vec::new(), Vec::new());
+                for (place, scores, set) in places {
+                    self.instance.gains(scores, None, &mut gains);
+                    self.marginals(place, &gains, set, &mut marginals);
+                    self.add_changes(scope, place, &marginals, set, cheapest);
                 }
                 cheapest.cut(&wanted);
             },
@@ -102,17 +103,36 @@ impl Solver<'_> {
         self.load(scope, sets, cheapest.places())
     }
 
+    /// By task: what all gain if it keeps the place, whether it does now or not.
+    fn marginals(&self, place: usize, gains: &[f64], set: TaskSet, marginals: &mut Vec<f64>) {
+        let classes = self.instance.scores.classes(place);
+        if let &[class] = classes
+            && class == self.instance.all
+        {
+            return self.coupling.marginals(gains, set, marginals);
+        }
+        marginals.clear();
+        let tasks = (0..).map(TaskIndex).take(gains.len());
+        marginals.extend(
+            tasks.map(|task| marginal(self.instance, self.coupling, place, gains, set, task)),
+        );
+    }
+
     fn add_changes(
         &self,
         scope: &Scope,
-        (place, _, set): Place<'_>,
-        gains: &[f64],
+        place: usize,
+        marginals: &[f64],
+        set: TaskSet,
         cheapest: &mut Cheapest,
     ) {
-        for (task, by_flip) in (0..).map(TaskIndex).zip(&mut cheapest.by_task) {
-            let flip = if set.contains(task) { Flip::Drop } else { Flip::Add };
+        let tasks = (0..).map(TaskIndex).zip(marginals).zip(&mut cheapest.by_task);
+        for ((task, &marginal), by_flip) in tasks {
+            let (flip, gain) = match set.contains(task) {
+                true => (Flip::Drop, -marginal),
+                false => (Flip::Add, marginal),
+            };
             if self.instance.may_flip(scope, place, task) {
-                let gain = gain(self.instance, self.coupling, place, gains, set, task);
                 by_flip[flip as usize].push(Change { gain, place });
             }
         }
@@ -147,9 +167,17 @@ impl Solver<'_> {
         excess: &mut isize,
     ) {
         let flip = if *excess > 0 { Flip::Drop } else { Flip::Add };
+        if *excess == 0 {
+            return;
+        }
         let mut changes = self.changes(scope, candidates, task, flip);
-        changes.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        for (at, _) in changes.into_iter().take(excess.unsigned_abs()) {
+        let best_first =
+            |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if excess.unsigned_abs() < changes.len() {
+            changes.select_nth_unstable_by(excess.unsigned_abs(), best_first);
+            changes.truncate(excess.unsigned_abs());
+        }
+        for (at, _) in changes {
             candidates[at].set = candidates[at].set.toggled(task);
             *excess -= excess.signum();
         }
@@ -168,7 +196,8 @@ impl Solver<'_> {
                 && self.instance.may_flip(scope, candidate.place, task)
         });
         let changes = possible.map(|(at, Candidate { place, gains, set })| {
-            (at, gain(self.instance, self.coupling, *place, gains, *set, task))
+            let marginal = marginal(self.instance, self.coupling, *place, gains, *set, task);
+            (at, if flip == Flip::Drop { -marginal } else { marginal })
         });
         changes.collect()
     }
@@ -211,8 +240,8 @@ fn wanted(changes: isize) -> usize {
     (usize::try_from(changes).unwrap_or_default() + SPARE).min(MOST)
 }
 
-/// What all gain if the task changes its mind about the place.
-fn gain(
+/// What all gain if the task keeps the place, given who else does.
+fn marginal(
     instance: &Instance<'_>,
     coupling: &Coupling,
     place: usize,
@@ -221,15 +250,13 @@ fn gain(
     task: TaskIndex,
 ) -> f64 {
     let own = gains[task.index()];
-    let alike = instance.scores.classes(place).iter().find(|class| class.contains(task));
-    let added = match alike {
+    match instance.scores.classes(place).iter().find(|class| class.contains(task)) {
         None => own,
         Some(class) => {
             let others = set.intersection(*class).without(TaskSet::of(task));
             coupling.marginal(own, task, others)
         }
-    };
-    if set.contains(task) { -added } else { added }
+    }
 }
 
 /// The best changes of each task, by direction.

@@ -60,9 +60,31 @@ impl Coupling {
 
     /// What a task gains or loses by keeping a block that these others keep.
     pub(super) fn marginal(&self, gain: f64, task: TaskIndex, others: TaskSet) -> f64 {
-        let row = self.row(task.index());
-        let saved: f64 = others.iter().map(|other| row[other.index()]).sum();
+        let saved = match self.uniform {
+            Some(uniform) => uniform * f64::from(others.len()),
+            None => {
+                let row = self.row(task.index());
+                others.iter().map(|other| row[other.index()]).sum()
+            }
+        };
         gain - self.entering[task.index()] + saved
+    }
+
+    /// The same for every task at once, of those who keep the block now or do not.
+    pub(super) fn marginals(&self, gains: &[f64], set: TaskSet, marginals: &mut Vec<f64>) {
+        marginals.clear();
+        marginals.extend(gains.iter().zip(&self.entering).map(|(gain, cost)| gain - cost));
+        if let Some(uniform) = self.uniform {
+            let all = f64::from(set.len());
+            marginals.iter_mut().for_each(|marginal| *marginal += uniform * all);
+            set.iter().for_each(|task| marginals[task.index()] -= uniform);
+            return;
+        }
+        // A task saves nothing together with itself: the diagonal is zero.
+        for other in set.iter() {
+            let row = self.row(other.index()).iter();
+            marginals.iter_mut().zip(row).for_each(|(marginal, saved)| *marginal += saved);
+        }
     }
 }
 
@@ -290,6 +312,11 @@ mod tests {
             let difference =
                 coupling.value(&gains, others.union(TaskSet::of(task))) - coupling.value(&gains, others);
             prop_assert!((coupling.marginal(gains[0], task, others) - difference).abs() < 1e-9);
+            for set in [others, others.union(TaskSet::of(task))] {
+                let mut marginals = Vec::new();
+                coupling.marginals(&gains, set, &mut marginals);
+                prop_assert!((marginals[0] - difference).abs() < 1e-9);
+            }
         }
     }
 }

@@ -184,6 +184,7 @@ struct Instance<'a> {
     scores: &'a Scores,
     /// Tasks that keep exactly what is required.
     given: TaskSet,
+    all: TaskSet,
     /// By task: what one unit of its scores is worth.
     worth: Vec<f64>,
 }
@@ -220,6 +221,9 @@ impl Instance<'_> {
             set = set.union(chooser.best(coupling, gains, choice));
         }
         let zero = self.without_values(classes);
+        if zero.is_empty() {
+            return set;
+        }
         let wishes = zero.without(off).iter().filter(|task| gains[task.index()] > 0.0);
         set.union(wishes.collect()).union(on.intersection(zero))
     }
@@ -234,8 +238,7 @@ impl Instance<'_> {
 
     /// The tasks whose values at a place are all zero: nobody loads those.
     fn without_values(&self, classes: &[TaskSet]) -> TaskSet {
-        let all: TaskSet = (0..).map(TaskIndex).take(self.tasks()).collect();
-        classes.iter().fold(all, |rest, class| rest.without(*class))
+        classes.iter().fold(self.all, |rest, class| rest.without(*class))
     }
 
     /// Who keeps the place in any case, and who does not.

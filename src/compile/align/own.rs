@@ -114,7 +114,8 @@ impl OwnBest {
         for scope in &mut self.scopes {
             scope.prices.iter_mut().zip(&worth).for_each(|(price, worth)| *price *= worth);
         }
-        Instance { scores: &problem.scores, given: problem.given(), worth }
+        let (given, all) = (problem.given(), problem.tasks().collect());
+        Instance { scores: &problem.scores, given, all, worth }
     }
 }
 

@@ -21,13 +21,13 @@ use std::ops::Range;
 
 /// Places that one thread goes through at a time.
 const CHUNK: usize = 512;
-/// Scores that may be looked at in a scope for one cost of differences, and the bounds of the
-/// number of sweeps that this makes.
-const MAX_LOOKS: usize = 1 << 30;
-pub(super) const LEAST_SWEEPS: usize = 12;
+/// Scores that may be looked at for one cost of differences, in all scopes together, and the bounds
+/// of the number of sweeps that this makes.
+const MAX_LOOKS: usize = 1 << 28;
+pub(super) const LEAST_SWEEPS: usize = 6;
 const MOST_SWEEPS: usize = 96;
 /// A gap below this share of what the scope's best masks are worth is none.
-const GAP: f64 = 1e-7;
+const GAP: f64 = 1e-6;
 /// Sweeps without a better bound after which steps become shorter.
 const PATIENCE: usize = 4;
 
@@ -49,6 +49,12 @@ pub(super) struct Scope {
 pub(super) struct Worth {
     pub(super) value: f64,
     pub(super) bound: f64,
+}
+
+impl Worth {
+    fn is_tight(self) -> bool {
+        self.bound - self.value <= GAP * self.bound.abs()
+    }
 }
 
 /// A look at all places of a scope at some prices.
@@ -91,7 +97,7 @@ impl Solver<'_> {
         let mut trial = sets.to_vec();
         let mut prices = scope.prices.clone();
         let (mut stride, mut idle, mut nearest) = (1.0, 0, usize::MAX);
-        for _ in 0..self.sweeps(scope) {
+        for _ in 0..self.sweeps() {
             run.check()?;
             let sweep = self.sweep(scope, &prices, &mut trial)?;
             idle += 1;
@@ -99,20 +105,24 @@ impl Solver<'_> {
                 (worth.bound, idle) = (sweep.value, 0);
                 scope.prices.clone_from(&prices);
             }
+            if worth.is_tight() {
+                break;
+            }
             let excess = self.free_excess(scope, &sweep.kept);
             let missed = excess.iter().map(|excess| excess.unsigned_abs()).sum();
             // Balancing costs more than a sweep, so only what promises better masks is balanced.
             if missed <= nearest.min(self.most_missed(scope)) {
                 nearest = missed;
-                self.balance(scope, &mut trial, &excess, run)?;
+                if missed > 0 {
+                    self.balance(scope, &mut trial, &excess, run)?;
+                }
                 let value = self.value(scope, &trial)?;
                 if value > worth.value {
                     worth.value = value;
                     sets.copy_from_slice(&trial);
                 }
             }
-            let gap = worth.bound - worth.value;
-            if missed == 0 || gap <= GAP * worth.bound.abs() {
+            if missed == 0 || worth.is_tight() {
                 break;
             }
             if idle == PATIENCE {
@@ -130,14 +140,14 @@ impl Solver<'_> {
         Ok(worth)
     }
 
-    fn sweeps(&self, scope: &Scope) -> usize {
-        let looks = (scope.places.len() * self.instance.tasks()).max(1);
+    fn sweeps(&self) -> usize {
+        let looks = (self.instance.scores.places() * self.instance.tasks()).max(1);
         (MAX_LOOKS / looks).clamp(LEAST_SWEEPS, MOST_SWEEPS)
     }
 
     /// Masks that miss the budgets by more are not worth mending.
     fn most_missed(&self, scope: &Scope) -> usize {
-        (scope.places.len() * self.instance.tasks() / 128).max(64)
+        (scope.places.len() * self.instance.tasks() / 256).max(64)
     }
 
     /// The excess of those tasks that have a choice.

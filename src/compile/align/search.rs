@@ -15,23 +15,27 @@ use crate::{
     compile::{CompileError, progress::Run, taskset::TaskSet},
     units::TaskIndex,
 };
+use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The powers of two between which λ is sought, and on which the frontier's points lie.
 const EXPONENTS: (i32, i32) = (-14, 6);
-/// Halvings of that interval, and of the narrow one around a λ that was good for other weights.
-const STEPS: usize = 12;
-const NARROW_STEPS: usize = 5;
-/// Times that weights are changed, and the gain in expected bytes below which they no longer are.
-const ROUNDS: usize = 8;
-const LEAST_GAIN: f64 = 0.01;
-/// How strongly weights answer to what tasks retain beyond the floor.
+/// Halvings of that interval.
+const STEPS: usize = 10;
+/// Times that weights are changed.
+const ROUNDS: usize = 40;
+/// How strongly weights answer to what tasks retain beyond the floor, at first; and the rounds after
+/// which that is half as strong.
 const RATE: f64 = 1.0;
+const SETTLING: f64 = 8.0;
+/// What tasks are led to retain beyond the floor, as a share of what it lets them lose, so that most
+/// rounds end above it.
+const MARGIN: f64 = 0.004;
 /// A task's weight changes by at most this factor at a time.
 const MAX_CHANGE: f64 = 4.0;
 /// Scores that may be looked at in all: with many tasks and blocks there are fewer rounds.
-const MAX_LOOKS: usize = 1 << 35;
+const MAX_LOOKS: usize = 1 << 26;
 
 /// A choice of masks on the way from every task for itself to all alike.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -56,7 +60,7 @@ pub(super) fn align(problem: &Problem, run: Run<'_>) -> Result<Masks, CompileErr
     let rounds = rounds(problem);
     let steps = match problem.goal {
         Goal::Lambda(_) => 1,
-        Goal::QualityFloor(_) => 1 + STEPS + rounds * NARROW_STEPS,
+        Goal::QualityFloor(_) => 1 + STEPS + rounds,
     };
     run.stage("align", problem.scores.bytes() * steps as u64)?;
     let mut search = Search::new(problem, run)?;
@@ -71,7 +75,7 @@ pub(super) fn align(problem: &Problem, run: Run<'_>) -> Result<Masks, CompileErr
 /// Rounds of weights that a problem of this size may have.
 fn rounds(problem: &Problem) -> usize {
     let scores = problem.scores.places() * problem.demands.len();
-    (MAX_LOOKS / (scores * NARROW_STEPS * LEAST_SWEEPS).max(1)).min(ROUNDS)
+    (MAX_LOOKS / (scores * LEAST_SWEEPS).max(1)).min(ROUNDS)
 }
 
 /// Solves for a range of λ, from all alike to every task for itself.
@@ -116,7 +120,6 @@ struct Reached {
     sets: Vec<TaskSet>,
     lambda: f64,
     gap: f64,
-    least_switch: Option<f64>,
     weights: Vec<f64>,
 }
 
@@ -152,16 +155,25 @@ impl<'a> Search<'a> {
     fn solve(&mut self, lambda: f64) -> Result<(), CompileError> {
         let coupling = Coupling::new(&self.problem.switches.scaled(lambda / self.mean_blocks()));
         let solver = Solver { instance: &self.instance, coupling: &coupling };
-        let mut sum = Worth::default();
+        let mut rest = self.sets.as_mut_slice();
+        let mut scopes = Vec::with_capacity(self.scopes.len());
         for scope in &mut self.scopes {
-            let sets = &mut self.sets[scope.places.clone()];
-            let worth = solver.improve(scope, sets, self.run)?;
+            let (sets, behind) = rest.split_at_mut(scope.places.len());
+            rest = behind;
+            scopes.push((scope, sets));
+        }
+        let worths =
+            scopes.into_par_iter().map(|(scope, sets)| solver.improve(scope, sets, self.run));
+        let mut sum = Worth::default();
+        for worth in worths.collect::<Result<Vec<_>, _>>()? {
             sum.value += worth.value;
             sum.bound += worth.bound;
         }
         self.lambda = lambda;
         self.gap = sum.bound - sum.value;
-        self.least_switch = self.least_switch(sum.bound);
+        // Whatever the weights were, what is proved stays proved.
+        let proved = [self.least_switch, self.least_switch(sum.bound)].into_iter().flatten();
+        self.least_switch = proved.reduce(f64::max);
         self.solved += 1;
         self.run.0.advance(self.problem.scores.bytes());
         Ok(())
@@ -185,19 +197,10 @@ impl<'a> Search<'a> {
             return Ok(());
         }
         let (least, most) = EXPONENTS;
-        self.bisect(floor, (least.into(), most.into()), STEPS, &mut best)?;
-        for _ in 0..rounds {
-            if best.lambda == 0.0 {
-                break;
-            }
-            let before = best.switch_blocks;
+        self.bisect(floor, (least.into(), most.into()), &mut best)?;
+        if best.lambda > 0.0 {
             self.restore(best.clone());
-            self.reweigh(floor)?;
-            let around = (best.lambda.log2() - 1.0, best.lambda.log2() + 1.0);
-            self.bisect(floor, around, NARROW_STEPS, &mut best)?;
-            if best.switch_blocks > before * (1.0 - LEAST_GAIN) {
-                break;
-            }
+            self.level(floor, rounds, &mut best)?;
         }
         self.restore(best);
         Ok(())
@@ -208,10 +211,9 @@ impl<'a> Search<'a> {
         &mut self,
         floor: f64,
         (mut low, mut high): (f64, f64),
-        steps: usize,
         best: &mut Reached,
     ) -> Result<(), CompileError> {
-        for _ in 0..steps {
+        for _ in 0..STEPS {
             let middle = f64::midpoint(low, high);
             self.solve(middle.exp2())?;
             if self.least_quality()? < floor {
@@ -233,31 +235,37 @@ impl<'a> Search<'a> {
             sets: self.sets.clone(),
             lambda: self.lambda,
             gap: self.gap,
-            least_switch: self.least_switch,
             weights: self.weights.clone(),
         }
     }
 
     fn restore(&mut self, reached: Reached) {
-        let Reached { switch_blocks: _, sets, lambda, gap, least_switch, weights } = reached;
+        let Reached { switch_blocks: _, sets, lambda, gap, weights } = reached;
         (self.sets, self.lambda, self.gap) = (sets, lambda, gap);
-        self.least_switch = least_switch;
         self.set_weights(weights);
     }
 
-    /// Lets tasks count for less the more they retain beyond the floor.
-    fn reweigh(&mut self, floor: f64) -> Result<(), CompileError> {
-        let qualities = self.qualities()?;
-        let least = qualities.iter().map(|(_, quality)| *quality).fold(1.0, f64::min);
+    /// Changes weights, and λ with them, until no task retains much more than the floor that could
+    /// share more instead. That is ascent on the multipliers of the floors, one for each task.
+    fn level(&mut self, floor: f64, rounds: usize, best: &mut Reached) -> Result<(), CompileError> {
         let spread = (1.0 - floor).max(f64::EPSILON);
-        let mut weights = self.weights.clone();
-        for (task, quality) in qualities {
-            let change = ((least - quality) / spread * RATE).exp();
-            weights[task.index()] *= change.clamp(1.0 / MAX_CHANGE, MAX_CHANGE);
+        let aim = floor + MARGIN * spread;
+        for round in 0..rounds {
+            let rate = RATE / (1.0 + round as f64 / SETTLING);
+            let mut worths: Vec<_> =
+                self.weights.iter().map(|weight| weight / self.lambda).collect();
+            for (task, quality) in self.qualities()? {
+                let change = ((aim - quality) / spread * rate).exp();
+                worths[task.index()] *= change.clamp(1.0 / MAX_CHANGE, MAX_CHANGE);
+            }
+            let mean = worths.iter().sum::<f64>() / worths.len() as f64;
+            self.set_weights(worths.iter().map(|worth| worth / mean).collect());
+            self.solve(1.0 / mean)?;
+            let reached = self.reached();
+            if self.least_quality()? >= floor && reached.switch_blocks < best.switch_blocks {
+                *best = reached;
+            }
         }
-        let mean = weights.iter().sum::<f64>() / weights.len() as f64;
-        weights.iter_mut().for_each(|weight| *weight /= mean);
-        self.set_weights(weights);
         Ok(())
     }
 

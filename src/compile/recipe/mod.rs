@@ -248,6 +248,14 @@ tasks:
             ("mask:", "keep: 0.5, mask:", "tasks[1].keep: not allowed with `mask`"),
             ("mask:", "norms: x, mask:", "tasks[1]: give one of"),
             (", mask: [park.safetensors]", "", "mask` and `checkpoint`; 0 are given"),
+            ("mask:", "require: x, mask:", "tasks[1].require: only allowed with `keep`"),
+            ("mask:", "moments: x, mask:", "tasks[1].moments: only allowed with `reconstruct`"),
+            ("mask:", "cross: x, mask:", "tasks[1].cross: only allowed with `moments`"),
+            (
+                "checkpoint:",
+                "moments: x, checkpoint:",
+                "tasks[2].moments: only allowed with `norms`",
+            ),
             ("[park.safetensors]", "[]", "tasks[1].mask: at least one"),
             ("['*.weight']", "[]", "prune.include: at least one"),
             ("['*norm*']", "['[']", "prune.exclude: error parsing glob"),
@@ -265,10 +273,71 @@ tasks:
     }
 
     #[test]
+    fn what_is_said_of_all_tasks_is_refused_under_its_key() {
+        for (more, message) in [
+            ("transitions: {}", "transitions: give only one of `matrix`, `pairs` and `trace`"),
+            ("transitions: {trace: a, pairs: []}", "transitions: give only one of"),
+            (
+                "transitions: {matrix: [[0, 1, 0]]}",
+                "transitions.matrix: 1 entries, but there are 3",
+            ),
+            (
+                "transitions: {matrix: [[0, 1], [0, 0, 1], [1, 0, 0]]}",
+                "transitions.matrix[0]: 2 entries, but there are 3",
+            ),
+            (
+                "transitions: {matrix: [[0, 1, 0], [0.5, 0, 0.4], [1, 0, 0]]}",
+                "transitions.matrix[1]: the probabilities from `park` sum to 0.9,",
+            ),
+            (
+                "transitions: {matrix: [[0, 2, -1], [1, 0, 0], [1, 0, 0]]}",
+                "transitions.matrix[0]: 2 must be 0 to 1",
+            ),
+            (
+                "transitions: {matrix: [[0, 1, 0], [0, 1, 0], [1, 0, 0]]}",
+                "transitions.matrix[1]: `park` to itself is no switch",
+            ),
+            (
+                "transitions: {pairs: [{from: city, to: snow, weight: 1}]}",
+                "transitions.pairs[0].to: no task is named \"snow\"",
+            ),
+            (
+                "transitions: {pairs: [{from: city, to: city, weight: 1}]}",
+                "transitions.pairs[0]: `city` to itself",
+            ),
+            (
+                "transitions: {pairs: [{from: city, to: park, weight: .nan}]}",
+                "transitions.pairs[0].weight: NaN must be finite",
+            ),
+            ("transitions: {pairs: []}", "transitions.pairs: no switch has a weight above 0"),
+            ("align: {lambda: 1, quality_floor: 1}", "align: give only one of `quality_floor`"),
+            ("align: {lambda: -1}", "align.lambda: -1 must be 0 to"),
+            ("align: {budget: layer}", "align.budget: unknown variant `layer`"),
+            ("layout: {mb_per_s: 0}", "layout.mb_per_s: 0 must be 1 to"),
+            ("layout: {request_us: .inf}", "layout.request_us: inf must be 0 to"),
+            ("reconstruct: {damping: 0}", "reconstruct.damping: 0 must be"),
+            ("reconstruct: {include: []}", "reconstruct.include: at least one"),
+            ("reconstruct: {}", "tasks[0].moments: needed with `reconstruct`"),
+        ] {
+            let found = refuse(&format!("{GOOD}{more}\n"));
+            assert!(found.contains(message), "no {message:?} in {found:?}");
+        }
+    }
+
+    #[test]
     fn the_example_is_a_recipe() {
         let text = include_str!("../../../config/recipe.example.yaml");
         let recipe = Recipe::parse(text, Path::new("recipe.yaml")).unwrap();
         let keys: Vec<_> = recipe.tasks.iter().map(|task| task.choice.key()).collect();
-        assert_eq!(keys, ["norms", "importance", "mask", "checkpoint", "checkpoint"]);
+        assert_eq!(keys, ["norms", "importance", "mask", "checkpoint", "checkpoint", "norms"]);
+        assert_eq!(recipe.goal, Goal::QualityFloor(0.9985));
+        // What stands there as the default is the default.
+        let bare = Recipe::parse(GOOD, Path::new("r.yaml")).unwrap();
+        assert_eq!((bare.goal, bare.budget), (recipe.goal, recipe.budget));
+        assert_eq!(bare.device, recipe.device);
+        let (head, commented) = text.split_once("# reconstruct:").unwrap();
+        let solved = format!("{head}reconstruct:{}", commented.replace("# ", ""));
+        let message = Recipe::parse(&solved, Path::new("r.yaml")).unwrap_err().to_string();
+        assert!(message.contains("tasks[0].moments: needed with `reconstruct`"), "{message}");
     }
 }
