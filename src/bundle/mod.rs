@@ -185,7 +185,7 @@ impl Bundle {
             let pairs = self.task_indices().zip(shares);
             pairs.map(|(to, share)| share * self.diff(from, to) as f64).sum::<f64>()
         };
-        rows.map(row).sum::<f64>() * self.block().bytes() as f64
+        rows.map(row).fold(0.0, |sum, part| sum + part) * self.block().bytes() as f64
     }
 
     /// Mean over ordered pairs of tasks of the share of the second's blocks that the first has

@@ -220,7 +220,8 @@ fn figures(
         block: inputs.block,
         blocks: contents.sets.len() as u64,
         groups: layout.groups.len() as u64,
-        expected_switch_bytes: loaded.sum::<f64>() * inputs.block.bytes() as f64,
+        expected_switch_bytes: loaded.fold(0.0, |sum, part| sum + part)
+            * inputs.block.bytes() as f64,
         tasks: recipe.tasks.iter().zip(inputs.task_indices()).zip(retention).map(task).collect(),
         diff: inputs.task_indices().map(diff).collect(),
     }

@@ -21,8 +21,12 @@ use std::collections::BTreeMap;
 
 /// The powers of two between which λ is sought, and on which the frontier's points lie.
 const EXPONENTS: (i32, i32) = (-14, 6);
-/// Halvings of that interval.
-const STEPS: usize = 10;
+/// The exponents from one λ to the next on the way up, and the halvings that follow.
+const STRIDE: usize = 2;
+const STEPS: usize = 6;
+/// A gap beyond this share of what switches cost is too much to go on.
+const LOOSE: f64 = 0.1;
+const CLIMB: usize = EXPONENTS.1.abs_diff(EXPONENTS.0) as usize / STRIDE + 1;
 /// Times that weights are changed.
 const ROUNDS: usize = 40;
 /// How strongly weights answer to what tasks retain beyond the floor, at first; and the rounds after
@@ -34,6 +38,8 @@ const SETTLING: f64 = 8.0;
 const MARGIN: f64 = 0.004;
 /// A task's weight changes by at most this factor at a time.
 const MAX_CHANGE: f64 = 4.0;
+/// So many scores are many.
+const LARGE: usize = 1 << 25;
 /// Scores that may be looked at in all: with many tasks and blocks there are fewer rounds.
 const MAX_LOOKS: usize = 1 << 26;
 
@@ -60,7 +66,7 @@ pub(super) fn align(problem: &Problem, run: Run<'_>) -> Result<Masks, CompileErr
     let rounds = rounds(problem);
     let steps = match problem.goal {
         Goal::Lambda(_) => 1,
-        Goal::QualityFloor(_) => 1 + STEPS + rounds,
+        Goal::QualityFloor(_) => CLIMB + halvings(problem) + rounds,
     };
     run.stage("align", problem.scores.bytes() * steps as u64)?;
     let mut search = Search::new(problem, run)?;
@@ -70,6 +76,12 @@ pub(super) fn align(problem: &Problem, run: Run<'_>) -> Result<Masks, CompileErr
     }
     run.0.advance(problem.scores.bytes() * (steps - search.solved) as u64);
     search.finish()
+}
+
+/// Halvings that a problem of this size may have.
+fn halvings(problem: &Problem) -> usize {
+    let scores = problem.scores.places() * problem.demands.len();
+    if scores < LARGE { STEPS } else { STEPS / 2 }
 }
 
 /// Rounds of weights that a problem of this size may have.
@@ -192,18 +204,46 @@ impl<'a> Search<'a> {
     /// its own best; own best masks always do.
     fn reach(&mut self, floor: f64, rounds: usize) -> Result<(), CompileError> {
         let mut best = self.reached();
-        self.solve(f64::from(EXPONENTS.1).exp2())?;
-        if self.least_quality()? >= floor {
-            return Ok(());
+        if let Some(around) = self.climb(floor, &mut best)? {
+            self.bisect(floor, around, &mut best)?;
         }
-        let (least, most) = EXPONENTS;
-        self.bisect(floor, (least.into(), most.into()), &mut best)?;
-        if best.lambda > 0.0 {
+        if best.lambda > 0.0 && best.switch_blocks > 0.0 {
             self.restore(best.clone());
             self.level(floor, rounds, &mut best)?;
         }
         self.restore(best);
         Ok(())
+    }
+
+    /// Raises λ step by step, as masks and prices for one are near those for the next, until a task
+    /// falls below the floor; gives the last two powers of two. Ends too where all are alike.
+    fn climb(
+        &mut self,
+        floor: f64,
+        best: &mut Reached,
+    ) -> Result<Option<(f64, f64)>, CompileError> {
+        for exponent in (EXPONENTS.0..=EXPONENTS.1).step_by(STRIDE) {
+            self.solve(f64::from(exponent).exp2())?;
+            let reaches = self.note(floor, best)?;
+            let switch = self.lambda * self.switch_blocks() / self.mean_blocks();
+            if reaches && switch == 0.0 {
+                return Ok(None);
+            }
+            // Where many blocks and tasks leave few steps, masks far from the optimum tell nothing.
+            if !reaches || self.gap > LOOSE * switch {
+                return Ok(Some((f64::from(exponent) - STRIDE as f64, exponent.into())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes note of the masks if they are the best so far; whether they reach the floor.
+    fn note(&self, floor: f64, best: &mut Reached) -> Result<bool, CompileError> {
+        let reaches = self.least_quality()? >= floor;
+        if reaches && self.switch_blocks() < best.switch_blocks {
+            *best = self.reached();
+        }
+        Ok(reaches)
     }
 
     /// Halves an interval of powers of two towards the largest λ that reaches the floor.
@@ -213,17 +253,13 @@ impl<'a> Search<'a> {
         (mut low, mut high): (f64, f64),
         best: &mut Reached,
     ) -> Result<(), CompileError> {
-        for _ in 0..STEPS {
+        for _ in 0..halvings(self.problem) {
             let middle = f64::midpoint(low, high);
             self.solve(middle.exp2())?;
-            if self.least_quality()? < floor {
+            if self.note(floor, best)? {
+                low = middle;
+            } else {
                 high = middle;
-                continue;
-            }
-            low = middle;
-            let reached = self.reached();
-            if reached.switch_blocks < best.switch_blocks {
-                *best = reached;
             }
         }
         Ok(())
@@ -261,10 +297,7 @@ impl<'a> Search<'a> {
             let mean = worths.iter().sum::<f64>() / worths.len() as f64;
             self.set_weights(worths.iter().map(|worth| worth / mean).collect());
             self.solve(1.0 / mean)?;
-            let reached = self.reached();
-            if self.least_quality()? >= floor && reached.switch_blocks < best.switch_blocks {
-                *best = reached;
-            }
+            self.note(floor, best)?;
         }
         Ok(())
     }
@@ -318,7 +351,8 @@ impl<'a> Search<'a> {
             }
         }
         let expected = |(set, count)| self.problem.switches.expected(set) * count as f64;
-        counts.into_iter().map(expected).sum()
+        // Not `sum`, whose nothing is minus zero.
+        counts.into_iter().map(expected).fold(0.0, |sum, part| sum + part)
     }
 
     fn point(&self) -> Result<FrontierPoint, CompileError> {

@@ -336,7 +336,7 @@ tasks:
         assert_eq!((bare.goal, bare.budget), (recipe.goal, recipe.budget));
         assert_eq!(bare.device, recipe.device);
         let (head, commented) = text.split_once("# reconstruct:").unwrap();
-        let solved = format!("{head}reconstruct:{}", commented.replace("# ", ""));
+        let solved = format!("{head}reconstruct:{}", commented.replace("\n# ", "\n"));
         let message = Recipe::parse(&solved, Path::new("r.yaml")).unwrap_err().to_string();
         assert!(message.contains("tasks[0].moments: needed with `reconstruct`"), "{message}");
     }
