@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the offline part: how fast and how large it compiles, what its layout reads, how it scales.
 
-    pip install numpy
+    pip install numpy; apt-get install time
     cargo build --release
     benches/offline.py speed      # 1 GiB of bf16, six tasks: compile against cp, in turn
     benches/offline.py layout     # the same model, tasks that differ by some 8 %
@@ -13,7 +13,6 @@ set of the process, as the kernel counts it.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -114,13 +113,14 @@ def recipe(folder: Path, tasks: int, spread: float, **more: object) -> Path:
 def run(*command: object) -> tuple[float, int, bytes]:
     """Seconds, largest resident set in bytes, and what was printed."""
     started = time.monotonic()
-    with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE) as process:
-        printed = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"offline: {command} failed")
-    return time.monotonic() - started, usage.ru_maxrss * 1024, printed
+    with tempfile.NamedTemporaryFile("r") as kib:
+        # Not this process's own count of its child: that begins with what this process itself had in memory.
+        words = ["time", "-f", "%M", "-o", kib.name, *(str(word) for word in command)]
+        finished = subprocess.run(words, stdout=subprocess.PIPE, check=False)
+        seconds = time.monotonic() - started
+        if finished.returncode:
+            sys.exit(f"offline: {command} failed")
+        return seconds, int(kib.read()) * 1024, finished.stdout
 
 
 def interleaved(rounds: int, commands: dict[str, list[object]]) -> Iterator[tuple[str, list[float]]]:

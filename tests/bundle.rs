@@ -142,8 +142,7 @@ fn the_same_calls_give_the_same_bytes_in_any_order_of_arrival() {
         writer.base(position, &fixture.base_bytes(position)).unwrap();
     }
     for block in (0..24).rev().map(BlockIndex) {
-        let written = writer.block(block, &fixture.block_bytes(block)).unwrap();
-        writer.record(written);
+        writer.block(block, &fixture.block_bytes(block)).unwrap();
     }
     writer.finish(&fixture.tables()).unwrap();
     let backwards = fs::read(path).unwrap();
@@ -157,8 +156,8 @@ fn a_dropped_writer_leaves_nothing_behind_and_the_target_untouched() {
     let path = folder.path().join("small.mesh");
     fs::write(&path, b"what was there").unwrap();
     let fixture = Fixture::small();
-    let writer = fixture.writer(&path).unwrap();
-    let _ = writer.block(BlockIndex(0), &fixture.block_bytes(BlockIndex(0))).unwrap();
+    let mut writer = fixture.writer(&path).unwrap();
+    writer.block(BlockIndex(0), &fixture.block_bytes(BlockIndex(0))).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the writer has a file of its own");
     drop(writer);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -200,8 +199,7 @@ fn a_writer_does_not_finish_with_a_table_missing() {
     let bases = fixture.base_specs();
     let mut writer = Writer::create(&path, fixture.meta(), 24, &bases, &grids).unwrap();
     for block in (0..24).map(BlockIndex) {
-        let written = writer.block(block, &fixture.block_bytes(block)).unwrap();
-        writer.record(written);
+        writer.block(block, &fixture.block_bytes(block)).unwrap();
     }
     (0..2).for_each(|position| writer.base(position, &fixture.base_bytes(position)).unwrap());
     let _ = writer.finish(&fixture.tables());

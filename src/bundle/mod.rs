@@ -21,7 +21,7 @@ pub use header::{header, lay_out};
 pub use meta::{BundleId, InputDigest, LayoutMeta, Meta, Provenance, TaskMeta, TensorMeta};
 pub use parse::open;
 pub use verify::{Damage, VerifyError};
-pub use writer::{BaseSpec, GridSpec, Tables, WriteError, Writer, Written};
+pub use writer::{BaseSpec, GridSpec, Tables, WriteError, Writer};
 
 use crate::units::{BlockIndex, TaskIndex};
 use fixedbitset::FixedBitSet;

@@ -12,6 +12,7 @@ use crate::{
     units::{BLOCK_ALIGN, BlockIndex, TaskIndex, align_up},
 };
 use fixedbitset::FixedBitSet;
+use rayon::prelude::*;
 use safetensors::{Dtype, tensor::TensorInfo};
 use std::{
     collections::{HashMap, HashSet},
@@ -67,14 +68,6 @@ pub enum WriteError {
     /// What was written does not read back as a valid bundle.
     #[error("what was written is not a valid bundle: {0}")]
     Invalid(#[source] Fault),
-}
-
-/// A block that is in the file.
-#[derive(Clone, Copy, Debug)]
-#[must_use = "a block that is not recorded does not count"]
-pub struct Written {
-    index: BlockIndex,
-    checksum: u64,
 }
 
 /// Where a tensor's bytes lie in the file.
@@ -139,27 +132,37 @@ impl Writer {
         })
     }
 
-    /// Writes a block; may be called from several threads. It counts as written once it is
-    /// [recorded](Self::record).
+    /// Writes a block.
     ///
     /// # Panics
-    /// If the length is not what was announced.
-    pub fn block(&self, index: BlockIndex, bytes: &[u8]) -> Result<Written, WriteError> {
-        assert_eq!(bytes.len(), self.meta.block.len(), "a block has the announced size");
-        let offset = self.header.len() as u64 + u64::from(index.0) * self.meta.block.bytes();
-        self.file.file().write_all_at(bytes, offset)?;
-        let checksum = checksum(self.meta.bundle_id, Subject::Block(index), bytes);
-        Ok(Written { index, checksum })
+    /// If the index or the length is not what was announced.
+    pub fn block(&mut self, index: BlockIndex, bytes: &[u8]) -> Result<(), WriteError> {
+        self.blocks(&[index], bytes)
     }
 
-    /// Takes note of a block that was written.
+    /// Writes blocks, one after another in `bytes`; neighbours go out in one piece.
     ///
     /// # Panics
-    /// If the index is not below the announced number.
-    pub fn record(&mut self, block: Written) {
-        let Written { index, checksum } = block;
-        self.checksums[index.index()] = checksum;
-        self.written.insert(index.index());
+    /// If an index or the length is not what was announced.
+    pub fn blocks(&mut self, indices: &[BlockIndex], bytes: &[u8]) -> Result<(), WriteError> {
+        let len = self.meta.block.len();
+        assert_eq!(bytes.len(), indices.len() * len, "a block has the announced size");
+        let id = self.meta.bundle_id;
+        let blocks = indices.par_iter().zip(bytes.par_chunks(len));
+        let sums = blocks.map(|(&index, bytes)| checksum(id, Subject::Block(index), bytes));
+        for (index, sum) in indices.iter().zip(sums.collect::<Vec<_>>()) {
+            self.checksums[index.index()] = sum;
+            self.written.insert(index.index());
+        }
+        // One after another: writes to one file wait for each other anyway.
+        let mut rest = bytes;
+        for run in indices.chunk_by(|a, b| a.0.checked_add(1) == Some(b.0)) {
+            let (bytes, behind) = rest.split_at(run.len() * len);
+            rest = behind;
+            let offset = self.header.len() as u64 + u64::from(run[0].0) * self.meta.block.bytes();
+            self.file.file().write_all_at(bytes, offset)?;
+        }
+        Ok(())
     }
 
     /// Writes a base tensor.

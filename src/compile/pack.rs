@@ -4,7 +4,7 @@
 
 use super::{
     Plan, TaskFigures,
-    error::CompileError,
+    error::{CompileError, InputError},
     inputs::Pruned,
     progress::Run,
     recipe::{Recipe, Task},
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     bundle::{
         ABSENT, BaseSpec, Bundle, BundleId, FORMAT, GridSpec, InputDigest, LayoutMeta, Meta,
-        Provenance, Tables, TaskMeta, TensorMeta, WriteError, Writer, Written,
+        Provenance, Tables, TaskMeta, TensorMeta, Tiling, WriteError, Writer,
     },
     files::folder,
     units::{BlockIndex, TaskIndex},
@@ -26,8 +26,9 @@ use std::{
     path::Path,
 };
 
-/// Rows of blocks between two looks at whether to stop.
-const BANDS_AT_ONCE: usize = 16;
+/// Bytes of a tensor in memory at a time, once as they were read and once as they are written; more
+/// only if a single row of blocks has more.
+const BYTES_AT_ONCE: usize = 2 << 20;
 
 /// Refuses an output that cannot be, before any work is put into it.
 pub(super) fn check_output(output: &Path) -> Result<(), CompileError> {
@@ -91,19 +92,12 @@ fn write_blocks(
             }
         }
         let rows: Vec<_> = rows.into_iter().enumerate().collect();
-        for rows in rows.chunks(BANDS_AT_ONCE) {
-            let place_on = &*writer;
-            let written = rows.par_iter().map_init(Buffers::default, |buffers, (row, blocks)| {
-                write_row(plan, pruned, (*row, blocks), buffers, |index, bytes| {
-                    place_on.block(index, bytes).map_err(&output)
-                })
-            });
-            for row in written.collect::<Vec<_>>() {
-                for block in row? {
-                    writer.record(block);
-                    run.advance(inputs.block.len())?;
-                }
-            }
+        let bands_at_once = (BYTES_AT_ONCE / pruned.tiling.band(0).0.len()).max(1);
+        for rows in rows.chunks(bands_at_once) {
+            run.check()?;
+            let (positions, bytes) = cut_rows(plan, pruned, rows)?;
+            writer.blocks(&positions, &bytes).map_err(&output)?;
+            run.advance(bytes.len())?;
         }
     }
     Ok(())
@@ -112,46 +106,65 @@ fn write_blocks(
 /// Blocks to write from one row: column of the grid and number.
 type Row = Vec<(usize, u32)>;
 
-/// What a thread needs again and again.
-#[derive(Default)]
-struct Buffers {
-    /// By task, or none for the shared values: a row of blocks.
-    bands: HashMap<Option<TaskIndex>, Vec<u8>>,
-    block: Vec<u8>,
-}
-
-fn write_row(
+/// The blocks of some rows in the order of their positions on disk, so that neighbours there are
+/// neighbours here.
+fn cut_rows(
     plan: &Plan,
     pruned: &Pruned,
-    (row, blocks): (usize, &Row),
-    buffers: &mut Buffers,
-    write: impl Fn(BlockIndex, &[u8]) -> Result<Written, CompileError>,
-) -> Result<Vec<Written>, CompileError> {
-    let (part, band) = pruned.tiling.band(row);
-    let Buffers { bands, block } = buffers;
-    bands.clear();
-    block.resize(plan.inputs.block.len(), 0);
-    let mut written = Vec::with_capacity(blocks.len());
-    for &(col, number) in blocks {
-        // Any task of a block's set has its values at the place.
-        let task = plan.contents.sets[number as usize].first();
-        let own = task.filter(|task| plan.inputs.has_own_values(*task));
-        let bytes = match bands.entry(own) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let tensor = match own {
-                    Some(task) => plan.inputs.of_task(task, &pruned.name),
-                    None => plan.inputs.shared_values(&pruned.name),
-                }?;
-                let mut bytes = Vec::new();
-                tensor.read(part.clone(), &mut bytes)?;
-                entry.insert(bytes)
-            }
-        };
-        band.cut(bytes, col, block);
-        written.push(write(BlockIndex(plan.layout.position[number as usize]), block)?);
+    rows: &[(usize, Row)],
+) -> Result<(Vec<BlockIndex>, Vec<u8>), CompileError> {
+    let bands = rows.par_iter().map(|(row, blocks)| Bands::read(plan, pruned, *row, blocks));
+    // Collected before errors are looked at: the first in the file is to be told.
+    let bands: Vec<_> = bands.collect::<Vec<_>>().into_iter().collect::<Result<_, _>>()?;
+    let blocks = rows.iter().zip(&bands).flat_map(|((_, blocks), bands)| {
+        blocks.iter().map(move |&(col, number)| {
+            (BlockIndex(plan.layout.position[number as usize]), bands, col, number)
+        })
+    });
+    let mut blocks: Vec<_> = blocks.collect();
+    blocks.sort_unstable_by_key(|(position, ..)| *position);
+    let len = plan.inputs.block.len();
+    let mut bytes = vec![0; blocks.len() * len];
+    let into = bytes.par_chunks_mut(len).zip(&blocks);
+    into.for_each(|(into, (_, bands, col, number))| bands.cut(plan, *col, *number, into));
+    Ok((blocks.iter().map(|(position, ..)| *position).collect(), bytes))
+}
+
+/// A row of blocks as those have it whose blocks are written from it.
+struct Bands {
+    tiling: Tiling,
+    /// By task, or none for the shared values.
+    values: HashMap<Option<TaskIndex>, Vec<u8>>,
+}
+
+impl Bands {
+    fn read(plan: &Plan, pruned: &Pruned, row: usize, blocks: &Row) -> Result<Self, InputError> {
+        let (part, tiling) = pruned.tiling.band(row);
+        let mut values = HashMap::new();
+        for &(_, number) in blocks {
+            let Entry::Vacant(entry) = values.entry(values_of(plan, number)) else { continue };
+            let tensor = match *entry.key() {
+                Some(task) => plan.inputs.of_task(task, &pruned.name),
+                None => plan.inputs.shared_values(&pruned.name),
+            }?;
+            let mut bytes = Vec::new();
+            tensor.read(part.clone(), &mut bytes)?;
+            entry.insert(bytes);
+        }
+        Ok(Self { tiling, values })
     }
-    Ok(written)
+
+    fn cut(&self, plan: &Plan, col: usize, number: u32, into: &mut [u8]) {
+        if let Some(values) = self.values.get(&values_of(plan, number)) {
+            self.tiling.cut(values, col, into);
+        }
+    }
+}
+
+/// Whose values a block has: any task of its set has them at its place.
+fn values_of(plan: &Plan, number: u32) -> Option<TaskIndex> {
+    let task = plan.contents.sets[number as usize].first();
+    task.filter(|task| plan.inputs.has_own_values(*task))
 }
 
 type OwnGrid = (GridSpec, Vec<u32>);

@@ -270,8 +270,7 @@ impl Fixture {
     pub(crate) fn try_write(&self, target: &Path) -> Result<Bundle, WriteError> {
         let mut writer = self.writer(target)?;
         for block in (0..self.blocks).map(BlockIndex) {
-            let written = writer.block(block, &self.block_bytes(block))?;
-            writer.record(written);
+            writer.block(block, &self.block_bytes(block))?;
         }
         for (position, _) in (0..).zip(&self.base) {
             writer.base(position, &self.base_bytes(position))?;

@@ -76,8 +76,8 @@ fn each_stage_does_the_bytes_that_it_announced() {
     let log = Log::default();
     compile::compile(&kit.recipe(RECIPE), &log).unwrap();
     let tensor = 96 * 96 * 4;
-    // Nine scores; eleven λ on the way up, six halvings, and forty rounds of weights.
-    let align = 9 * 8 * (11 + 6 + 40);
+    // Nine scores; nine λ on the way up, five halvings, and forty rounds of weights.
+    let align = 9 * 8 * (9 + 5 + 40);
     let stages = [
         ("score", tensor + 12 + 96 * 4),
         ("align", align),

@@ -47,6 +47,9 @@ impl Coupling {
 
     fn shared(&self, set: TaskSet) -> f64 {
         let size = f64::from(set.len());
+        if size < 2.0 {
+            return 0.0;
+        }
         if let Some(uniform) = self.uniform {
             return uniform * size * (size - 1.0) / 2.0;
         }

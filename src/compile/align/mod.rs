@@ -231,6 +231,9 @@ impl Instance<'_> {
     /// What it is worth that exactly these tasks keep a place.
     fn value(&self, coupling: &Coupling, place: usize, gains: &[f64], set: TaskSet) -> f64 {
         let classes = self.scores.classes(place);
+        if classes == [self.all] {
+            return coupling.value(gains, set);
+        }
         let shared = classes.iter().map(|class| coupling.value(gains, set.intersection(*class)));
         let zero = self.without_values(classes).intersection(set);
         shared.sum::<f64>() + zero.iter().map(|task| gains[task.index()]).sum::<f64>()

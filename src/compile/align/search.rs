@@ -20,10 +20,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The powers of two between which λ is sought, and on which the frontier's points lie.
-const EXPONENTS: (i32, i32) = (-14, 6);
+const EXPONENTS: (i32, i32) = (-10, 6);
 /// The exponents from one λ to the next on the way up, and the halvings that follow.
 const STRIDE: usize = 2;
-const STEPS: usize = 6;
+const STEPS: usize = 5;
 /// A gap beyond this share of what switches cost is too much to go on.
 const LOOSE: f64 = 0.1;
 const CLIMB: usize = EXPONENTS.1.abs_diff(EXPONENTS.0) as usize / STRIDE + 1;
@@ -41,7 +41,7 @@ const MAX_CHANGE: f64 = 4.0;
 /// So many scores are many.
 const LARGE: usize = 1 << 25;
 /// Scores that may be looked at in all: with many tasks and blocks there are fewer rounds.
-const MAX_LOOKS: usize = 1 << 26;
+const MAX_LOOKS: usize = 1 << 25;
 
 /// A choice of masks on the way from every task for itself to all alike.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,7 +75,7 @@ pub(super) fn align(problem: &Problem, run: Run<'_>) -> Result<Masks, CompileErr
         Goal::QualityFloor(floor) => search.reach(floor, rounds)?,
     }
     run.0.advance(problem.scores.bytes() * (steps - search.solved) as u64);
-    search.finish()
+    Ok(search.finish())
 }
 
 /// Halvings that a problem of this size may have.
@@ -99,10 +99,10 @@ pub(super) fn frontier(
     let steps = u64::from(most.abs_diff(least)) + 1;
     run.stage("align", problem.scores.bytes() * steps)?;
     let mut search = Search::new(problem, run)?;
-    let mut points = vec![search.point()?];
+    let mut points = vec![search.point()];
     for exponent in least..=most {
         search.solve(f64::from(exponent).exp2())?;
-        points.push(search.point()?);
+        points.push(search.point());
     }
     points.reverse();
     Ok(points)
@@ -123,12 +123,25 @@ struct Search<'a> {
     weights: Vec<f64>,
     /// How many times a λ was solved for.
     solved: usize,
+    figures: Figures,
+}
+
+/// What the masks at hand come to.
+#[derive(Clone, Debug, Default)]
+struct Figures {
+    /// By task: the importance in the blocks that it keeps.
+    kept: Vec<f64>,
+    /// Of tasks that have a choice: what they retain of what their own best masks do.
+    qualities: Vec<(TaskIndex, f64)>,
+    least_quality: f64,
+    /// Expected blocks that a switch loads.
+    switch_blocks: f64,
 }
 
 /// Masks that reach the floor, and what led to them.
 #[derive(Clone)]
 struct Reached {
-    switch_blocks: f64,
+    figures: Figures,
     sets: Vec<TaskSet>,
     lambda: f64,
     gap: f64,
@@ -142,7 +155,7 @@ impl<'a> Search<'a> {
         let instance = own.instance(problem);
         let (scopes, sets) = (own.scopes.clone(), own.sets.clone());
         let weights = vec![1.0; problem.demands.len()];
-        Ok(Self {
+        let mut search = Self {
             problem,
             instance,
             run,
@@ -154,7 +167,10 @@ impl<'a> Search<'a> {
             least_switch: None,
             weights,
             solved: 0,
-        })
+            figures: Figures::default(),
+        };
+        search.figures = search.measure()?;
+        Ok(search)
     }
 
     /// Blocks of a task, as the mean over tasks.
@@ -186,6 +202,7 @@ impl<'a> Search<'a> {
         // Whatever the weights were, what is proved stays proved.
         let proved = [self.least_switch, self.least_switch(sum.bound)].into_iter().flatten();
         self.least_switch = proved.reduce(f64::max);
+        self.figures = self.measure()?;
         self.solved += 1;
         self.run.0.advance(self.problem.scores.bytes());
         Ok(())
@@ -207,7 +224,7 @@ impl<'a> Search<'a> {
         if let Some(around) = self.climb(floor, &mut best)? {
             self.bisect(floor, around, &mut best)?;
         }
-        if best.lambda > 0.0 && best.switch_blocks > 0.0 {
+        if best.lambda > 0.0 && best.figures.switch_blocks > 0.0 {
             self.restore(best.clone());
             self.level(floor, rounds, &mut best)?;
         }
@@ -224,8 +241,8 @@ impl<'a> Search<'a> {
     ) -> Result<Option<(f64, f64)>, CompileError> {
         for exponent in (EXPONENTS.0..=EXPONENTS.1).step_by(STRIDE) {
             self.solve(f64::from(exponent).exp2())?;
-            let reaches = self.note(floor, best)?;
-            let switch = self.lambda * self.switch_blocks() / self.mean_blocks();
+            let reaches = self.note(floor, best);
+            let switch = self.lambda * self.figures.switch_blocks / self.mean_blocks();
             if reaches && switch == 0.0 {
                 return Ok(None);
             }
@@ -238,12 +255,12 @@ impl<'a> Search<'a> {
     }
 
     /// Takes note of the masks if they are the best so far; whether they reach the floor.
-    fn note(&self, floor: f64, best: &mut Reached) -> Result<bool, CompileError> {
-        let reaches = self.least_quality()? >= floor;
-        if reaches && self.switch_blocks() < best.switch_blocks {
+    fn note(&self, floor: f64, best: &mut Reached) -> bool {
+        let reaches = self.figures.least_quality >= floor;
+        if reaches && self.figures.switch_blocks < best.figures.switch_blocks {
             *best = self.reached();
         }
-        Ok(reaches)
+        reaches
     }
 
     /// Halves an interval of powers of two towards the largest λ that reaches the floor.
@@ -256,7 +273,7 @@ impl<'a> Search<'a> {
         for _ in 0..halvings(self.problem) {
             let middle = f64::midpoint(low, high);
             self.solve(middle.exp2())?;
-            if self.note(floor, best)? {
+            if self.note(floor, best) {
                 low = middle;
             } else {
                 high = middle;
@@ -267,7 +284,7 @@ impl<'a> Search<'a> {
 
     fn reached(&self) -> Reached {
         Reached {
-            switch_blocks: self.switch_blocks(),
+            figures: self.figures.clone(),
             sets: self.sets.clone(),
             lambda: self.lambda,
             gap: self.gap,
@@ -276,8 +293,8 @@ impl<'a> Search<'a> {
     }
 
     fn restore(&mut self, reached: Reached) {
-        let Reached { switch_blocks: _, sets, lambda, gap, weights } = reached;
-        (self.sets, self.lambda, self.gap) = (sets, lambda, gap);
+        let Reached { figures, sets, lambda, gap, weights } = reached;
+        (self.figures, self.sets, self.lambda, self.gap) = (figures, sets, lambda, gap);
         self.set_weights(weights);
     }
 
@@ -290,14 +307,14 @@ impl<'a> Search<'a> {
             let rate = RATE / (1.0 + round as f64 / SETTLING);
             let mut worths: Vec<_> =
                 self.weights.iter().map(|weight| weight / self.lambda).collect();
-            for (task, quality) in self.qualities()? {
+            for &(task, quality) in &self.figures.qualities {
                 let change = ((aim - quality) / spread * rate).exp();
                 worths[task.index()] *= change.clamp(1.0 / MAX_CHANGE, MAX_CHANGE);
             }
             let mean = worths.iter().sum::<f64>() / worths.len() as f64;
             self.set_weights(worths.iter().map(|worth| worth / mean).collect());
             self.solve(1.0 / mean)?;
-            self.note(floor, best)?;
+            self.note(floor, best);
         }
         Ok(())
     }
@@ -329,17 +346,17 @@ impl<'a> Search<'a> {
         Ok(kept)
     }
 
-    /// By task that has a choice: what it retains of what its own best mask does.
-    fn qualities(&self) -> Result<Vec<(TaskIndex, f64)>, CompileError> {
-        let pairs = self.kept()?.into_iter().zip(&self.own.totals);
-        let quality = |(kept, own): (f64, f64)| if own > 0.0 { (kept / own).min(1.0) } else { 1.0 };
-        let all = pairs.map(|(kept, totals)| quality((kept, totals.own)));
+    /// Works out what the masks at hand come to.
+    fn measure(&self) -> Result<Figures, CompileError> {
+        let kept = self.kept()?;
+        let quality =
+            |(&kept, own): (&f64, f64)| if own > 0.0 { (kept / own).min(1.0) } else { 1.0 };
+        let own = self.own.totals.iter().map(|totals| totals.own);
+        let all = (0..).map(TaskIndex).zip(kept.iter().zip(own).map(quality));
         let free = |(task, _): &(TaskIndex, f64)| !self.instance.given.contains(*task);
-        Ok((0..).map(TaskIndex).zip(all).filter(free).collect())
-    }
-
-    fn least_quality(&self) -> Result<f64, CompileError> {
-        Ok(self.qualities()?.into_iter().map(|(_, quality)| quality).fold(1.0, f64::min))
+        let qualities: Vec<_> = all.filter(free).collect();
+        let least_quality = qualities.iter().map(|(_, quality)| *quality).fold(1.0, f64::min);
+        Ok(Figures { kept, qualities, least_quality, switch_blocks: self.switch_blocks() })
     }
 
     /// Expected blocks that a switch loads.
@@ -347,7 +364,11 @@ impl<'a> Search<'a> {
         let mut counts = BTreeMap::<TaskSet, u64>::new();
         for (place, &set) in self.sets.iter().enumerate() {
             for class in self.problem.scores.classes(place) {
-                *counts.entry(set.intersection(*class)).or_default() += 1;
+                let sharing = set.intersection(*class);
+                // Most blocks are kept by all or by none, and are never loaded.
+                if !sharing.is_empty() && sharing != self.instance.all {
+                    *counts.entry(sharing).or_default() += 1;
+                }
             }
         }
         let expected = |(set, count)| self.problem.switches.expected(set) * count as f64;
@@ -355,22 +376,22 @@ impl<'a> Search<'a> {
         counts.into_iter().map(expected).fold(0.0, |sum, part| sum + part)
     }
 
-    fn point(&self) -> Result<FrontierPoint, CompileError> {
-        let qualities: Vec<_> = self.qualities()?.into_iter().map(|(_, q)| q).collect();
-        let switch_blocks = self.switch_blocks();
-        Ok(FrontierPoint {
+    fn point(&self) -> FrontierPoint {
+        let Figures { kept: _, qualities, least_quality, switch_blocks } = &self.figures;
+        let sum: f64 = qualities.iter().map(|(_, quality)| quality).sum();
+        let mean = if qualities.is_empty() { 1.0 } else { sum / qualities.len() as f64 };
+        FrontierPoint {
             lambda: self.lambda,
-            switch_blocks,
+            switch_blocks: *switch_blocks,
             switch_share: switch_blocks / self.mean_blocks(),
-            mean_quality: qualities.iter().sum::<f64>() / qualities.len().max(1) as f64,
-            least_quality: qualities.iter().copied().fold(1.0, f64::min),
+            mean_quality: mean,
+            least_quality: *least_quality,
             gap: self.gap,
-        })
+        }
     }
 
-    fn finish(self) -> Result<Masks, CompileError> {
-        let kept = self.kept()?;
-        let retention = self.own.totals.iter().zip(kept);
+    fn finish(self) -> Masks {
+        let retention = self.own.totals.iter().zip(self.figures.kept);
         let retention: Vec<Retention> = retention.map(|(own, kept)| own.shares(kept)).collect();
         let method = Method {
             algorithm: "joint/1",
@@ -378,6 +399,6 @@ impl<'a> Search<'a> {
             gap: self.gap,
             least_switch: self.least_switch,
         };
-        Ok(Masks { sets: self.sets, retention, method })
+        Masks { sets: self.sets, retention, method }
     }
 }
