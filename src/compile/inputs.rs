@@ -15,6 +15,7 @@ use crate::{
     units::TaskIndex,
 };
 use safetensors::Dtype;
+use std::path::Path;
 
 /// The inputs of a recipe.
 #[derive(Debug)]
@@ -65,12 +66,15 @@ impl Inputs {
         let tasks = recipe.tasks.iter().map(TaskInput::open).collect::<Result<Vec<_>, _>>()?;
         let switches = Switches::of(&recipe.transitions, &recipe.tasks)?;
         let inputs = Self { block, weights, tasks, pruned, base, switches, rebuilt: None };
-        for source in inputs.sources() {
-            source.check_output(&recipe.output)?;
-        }
-        recipe.check_output()?;
+        inputs.check_output(recipe, &recipe.output)?;
         inputs.check_tasks()?;
         Ok(inputs)
+    }
+
+    /// Refuses to have an input, or the recipe, replaced by what is written.
+    pub(super) fn check_output(&self, recipe: &Recipe, output: &Path) -> Result<(), InputError> {
+        self.sources().try_for_each(|source| source.check_output(output))?;
+        recipe.check_output(output)
     }
 
     fn sources(&self) -> impl Iterator<Item = &Source> {

@@ -103,6 +103,7 @@ pub fn align(
     }
     let plan = plan(recipe, align::align, Run(progress))?;
     if let Some(path) = masks_out {
+        plan.inputs.check_output(recipe, path)?;
         masks::write(recipe, &plan.inputs, &plan.masks, path)?;
     }
     Ok(plan.figures)

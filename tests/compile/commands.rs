@@ -76,6 +76,11 @@ fn masks_are_written_whole_or_not_at_all() {
     let figures: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(figures["algorithm"], "joint/1");
     assert!(kit.path("m.safetensors").is_file() && !kit.path("o.mesh").exists());
+    for input in ["w.safetensors", "recipe.yaml"] {
+        let replaced = run(&kit, &["align", "recipe.yaml", "--masks-out", input]);
+        assert_eq!(replaced.status.code(), Some(2), "{input}");
+        assert!(error(&replaced).contains("this is also the output"), "{}", error(&replaced));
+    }
     let nowhere = run(&kit, &["align", "recipe.yaml", "--masks-out", "no/m.safetensors"]);
     assert_eq!(nowhere.status.code(), Some(2));
     assert!(error(&nowhere).contains("no is not a folder"), "{}", error(&nowhere));

@@ -97,7 +97,8 @@ impl Solver<'_> {
         let mut trial = sets.to_vec();
         let mut prices = scope.prices.clone();
         let (mut stride, mut idle, mut nearest) = (1.0, 0, usize::MAX);
-        for _ in 0..self.sweeps() {
+        let sweeps = self.sweeps();
+        for number in 1..=sweeps {
             run.check()?;
             let sweep = self.sweep(scope, &prices, &mut trial)?;
             idle += 1;
@@ -110,8 +111,10 @@ impl Solver<'_> {
             }
             let excess = self.free_excess(scope, &sweep.kept);
             let missed = excess.iter().map(|excess| excess.unsigned_abs()).sum();
-            // Balancing costs more than a sweep, so only what promises better masks is balanced.
-            if missed <= nearest.min(self.most_missed(scope)) {
+            // Balancing costs more than a sweep, so only what promises better masks is balanced; but
+            // where blocks are worth the same, no prices come near, and the last must do.
+            let last = number == sweeps && nearest == usize::MAX;
+            if last || missed <= nearest.min(self.most_missed(scope)) {
                 nearest = missed;
                 if missed > 0 {
                     self.balance(scope, &mut trial, &excess, run)?;

@@ -100,6 +100,18 @@ fn where_nothing_matters_all_is_retained() {
 }
 
 #[test]
+fn a_task_to_which_nothing_matters_does_not_keep_the_others_from_sharing() {
+    let mut rng = fastrand::Rng::with_seed(4);
+    let mut places = random(&mut rng, 200, 4);
+    places.iter_mut().for_each(|scores| scores[3] = 0.0);
+    let problem = problem(&[Demand::Share(0.5); 4], &[places], Goal::Lambda(4.0));
+    let masks = align(&problem, Run(&())).unwrap();
+    let expected: f64 = masks.sets.iter().map(|&set| problem.switches.expected(set)).sum();
+    assert!(expected < 3.0, "all can be nearly alike: {expected}");
+    assert!((0..4).all(|task| kept(&masks, task).len() == 100));
+}
+
+#[test]
 fn a_small_loss_is_taken_for_a_block_that_others_keep_and_a_great_one_is_not() {
     // Both must keep one of two; the second task likes the other place a little better, or much.
     for (liking, expected) in [(1.01, [0]), (9.0, [1])] {

@@ -100,9 +100,9 @@ impl Recipe {
             .map_err(|fault| RecipeError { path: path.to_owned(), fault })
     }
 
-    /// Refuses to have the recipe replaced by its bundle.
-    pub(super) fn check_output(&self) -> Result<(), InputError> {
-        let [recipe, output] = [&self.path, &self.output].map(|path| path.canonicalize().ok());
+    /// Refuses to have the recipe replaced by what is made from it.
+    pub(super) fn check_output(&self, output: &Path) -> Result<(), InputError> {
+        let [recipe, output] = [&self.path, output].map(|path| path.canonicalize().ok());
         if recipe.is_none() || recipe != output {
             return Ok(());
         }
