@@ -107,8 +107,10 @@ impl OwnBest {
     /// What the solvers look at, with prices in the unit of their objective.
     pub(super) fn instance<'p>(&mut self, problem: &'p Problem) -> Instance<'p> {
         let tasks = self.totals.len() as f64;
+        // Importance so small that it has no inverse counts as none.
         let worth = |totals: &Totals| {
-            if totals.own > 0.0 { 1.0 / (totals.own * tasks) } else { 0.0 }
+            let worth = 1.0 / (totals.own * tasks);
+            if worth.is_finite() { worth } else { 0.0 }
         };
         let worth: Vec<_> = self.totals.iter().map(worth).collect();
         for scope in &mut self.scopes {

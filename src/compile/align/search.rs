@@ -214,7 +214,11 @@ impl<'a> Search<'a> {
         let Goal::QualityFloor(floor) = self.problem.goal else { return None };
         // What tasks with given masks retain is not theirs to choose.
         let free = self.instance.given.is_empty() && self.lambda > 0.0;
-        free.then(|| ((floor - bound) / self.lambda).max(0.0))
+        // A task to which nothing matters adds nothing to what masks are worth.
+        let counted =
+            self.weights.iter().zip(&self.instance.worth).filter(|(_, worth)| **worth > 0.0);
+        let share = counted.map(|(weight, _)| weight).sum::<f64>() / self.weights.len() as f64;
+        free.then(|| ((floor * share - bound) / self.lambda).max(0.0))
     }
 
     /// Finds masks with few expected bytes among those of which every task retains the share of

@@ -112,6 +112,22 @@ fn a_task_to_which_nothing_matters_does_not_keep_the_others_from_sharing() {
 }
 
 #[test]
+fn what_is_proved_holds_with_a_task_to_which_nothing_matters_and_with_the_least_importance() {
+    for least in [0.0, 5e-324] {
+        let mut rng = fastrand::Rng::with_seed(8);
+        let mut places = random(&mut rng, 60, 3);
+        places.iter_mut().for_each(|scores| scores[2] = least);
+        let goal = Goal::QualityFloor(0.99);
+        let problem = problem(&[Demand::Share(0.5); 3], &[places], goal);
+        let masks = align(&problem, Run(&())).unwrap();
+        let expected: f64 = masks.sets.iter().map(|&set| problem.switches.expected(set)).sum();
+        let proved = masks.method.least_switch.unwrap_or_default();
+        assert!(proved <= expected / 30.0 + 1e-9, "{proved} of {expected}");
+        assert!(masks.method.gap.is_finite());
+    }
+}
+
+#[test]
 fn a_small_loss_is_taken_for_a_block_that_others_keep_and_a_great_one_is_not() {
     // Both must keep one of two; the second task likes the other place a little better, or much.
     for (liking, expected) in [(1.01, [0]), (9.0, [1])] {
