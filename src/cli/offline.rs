@@ -48,7 +48,10 @@ pub(super) struct AlignArgs {
 pub(super) fn align(args: &AlignArgs) -> Result<(), Failure> {
     let json = args.recipe.output.json;
     if args.frontier {
-        let shown = with_recipe(&args.recipe, compile::frontier)?;
+        let shown = with_recipe(&args.recipe, |recipe, progress| {
+            args.svg.iter().try_for_each(|path| compile::refuse_inputs(recipe, path))?;
+            compile::frontier(recipe, progress)
+        })?;
         if let Some(path) = &args.svg {
             write_text(path, &frontier::svg(&shown)).map_err(Failure::failed)?;
         }

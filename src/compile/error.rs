@@ -25,6 +25,9 @@ pub enum CompileError {
     /// The output is a folder.
     #[error("output: {} is a folder: name a file", .0.display())]
     OutputIsFolder(PathBuf),
+    /// Something else would take the place of the bundle.
+    #[error("{}: this is the recipe's bundle: name another file", .0.display())]
+    IsBundle(PathBuf),
     /// A task would have no block.
     #[error("tasks.{0}: the task keeps no block that is not all zeros: let it keep more")]
     EmptyTask(String),
@@ -78,6 +81,7 @@ impl CompileError {
             Self::Recipe(_)
             | Self::OutputFolder(_)
             | Self::OutputIsFolder(_)
+            | Self::IsBundle(_)
             | Self::EmptyTask(_)
             | Self::Reconstruct { .. }
             | Self::BrokenBudget { .. }

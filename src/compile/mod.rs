@@ -99,14 +99,28 @@ pub fn align(
     progress: &dyn Progress,
 ) -> Result<Alignment, CompileError> {
     if let Some(path) = masks_out {
-        pack::check_output(path)?;
+        refuse_inputs(recipe, path)?;
     }
     let plan = plan(recipe, align::align, Run(progress))?;
     if let Some(path) = masks_out {
-        plan.inputs.check_output(recipe, path)?;
         masks::write(recipe, &plan.inputs, &plan.masks, path)?;
     }
     Ok(plan.figures)
+}
+
+/// Refuses to have the recipe, its bundle or an input replaced by a file at this path, before any
+/// work is put into what is to be written there.
+pub fn refuse_inputs(recipe: &Recipe, path: &Path) -> Result<(), CompileError> {
+    pack::check_output(path)?;
+    if same_file(path, &recipe.output) {
+        return Err(CompileError::IsBundle(path.to_owned()));
+    }
+    Ok(Inputs::open(recipe)?.check_output(recipe, path)?)
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    one == other
+        || one.canonicalize().ok().is_some_and(|one| other.canonicalize().ok() == Some(one))
 }
 
 /// What masks for a range of λ retain and share; writes nothing.

@@ -69,6 +69,28 @@ fn the_frontier_is_a_table_a_plot_and_a_drawing() {
 }
 
 #[test]
+fn nothing_that_is_written_replaces_an_input_or_the_bundle() {
+    let kit = kit();
+    let trace = "{\"at_ms\": 1, \"task\": \"city\"}\n{\"at_ms\": 2, \"task\": \"park\"}\n";
+    kit.text("t.jsonl", trace);
+    kit.text("recipe.yaml", &format!("{RECIPE}transitions: {{trace: t.jsonl}}\n"));
+    assert!(run(&kit, &["compile", "recipe.yaml"]).status.success());
+    let before = fs::read(kit.path("o.mesh")).unwrap();
+    for taken in ["recipe.yaml", "w.safetensors", "t.jsonl", "o.mesh", "no/x"] {
+        let masks = ["align", "recipe.yaml", "--masks-out", taken];
+        let svg = ["align", "recipe.yaml", "--frontier", "--svg", taken];
+        assert_eq!(run(&kit, &masks).status.code(), Some(2), "{taken}");
+        assert_eq!(run(&kit, &svg).status.code(), Some(2), "{taken}");
+    }
+    assert!(fs::read(kit.path("o.mesh")).unwrap() == before);
+    assert_eq!(fs::read_to_string(kit.path("t.jsonl")).unwrap(), trace);
+    let onto = format!("{RECIPE}transitions: {{trace: t.jsonl}}\n").replace("o.mesh", "t.jsonl");
+    kit.text("recipe.yaml", &onto);
+    assert_eq!(run(&kit, &["compile", "recipe.yaml"]).status.code(), Some(2));
+    assert_eq!(fs::read_to_string(kit.path("t.jsonl")).unwrap(), trace);
+}
+
+#[test]
 fn masks_are_written_whole_or_not_at_all() {
     let kit = kit();
     let out = run(&kit, &["align", "recipe.yaml", "--masks-out", "m.safetensors", "--json"]);

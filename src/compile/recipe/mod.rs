@@ -100,13 +100,19 @@ impl Recipe {
             .map_err(|fault| RecipeError { path: path.to_owned(), fault })
     }
 
-    /// Refuses to have the recipe replaced by what is made from it.
+    /// Refuses to have the recipe or its trace replaced by what is made from it.
     pub(super) fn check_output(&self, output: &Path) -> Result<(), InputError> {
-        let [recipe, output] = [&self.path, output].map(|path| path.canonicalize().ok());
-        if recipe.is_none() || recipe != output {
-            return Ok(());
+        let refuse = |key: &str, path: &Path| {
+            let [input, output] = [path, output].map(|path| path.canonicalize().ok());
+            if input.is_none() || input != output {
+                return Ok(());
+            }
+            Err(InputError::IsOutput(Origin { key: key.into(), path: path.to_owned() }))
+        };
+        if let Transitions::Trace(path) = &self.transitions {
+            refuse("transitions.trace", path)?;
         }
-        Err(InputError::IsOutput(Origin { key: "the recipe".into(), path: self.path.clone() }))
+        refuse("the recipe", &self.path)
     }
 
     /// The model's name.
