@@ -87,6 +87,14 @@ impl Inputs {
         self.tasks.iter().flat_map(TaskInput::extras)
     }
 
+    /// What each of these has of a tensor that is cut, as it is looked up where it is used.
+    pub(super) fn extra_tensors<'s>(
+        &'s self,
+        name: &'s str,
+    ) -> impl Iterator<Item = Option<Tensor<'s>>> + 's {
+        self.tasks.iter().flat_map(move |task| task.extra_tensors(name))
+    }
+
     /// A tensor of the weights.
     pub(super) fn weight(&self, name: &str) -> Result<Tensor<'_>, InputError> {
         self.weights.get(name)
@@ -151,7 +159,7 @@ impl Inputs {
             for task in self.task_indices() {
                 bytes += self.of_task(task, &pruned.name)?.len as u64;
             }
-            let extra = self.extras().filter_map(|source| source.find(&pruned.name));
+            let extra = self.extra_tensors(&pruned.name).flatten();
             bytes += extra.map(|tensor| tensor.len as u64).sum::<u64>();
         }
         Ok(bytes)
@@ -211,8 +219,20 @@ impl TaskInput {
 
     /// A file of masks may be for several tasks, as `align --masks-out` writes it.
     fn mask<'s>(&self, source: &'s Source, name: &str) -> Result<Tensor<'s>, InputError> {
-        let of_task = source.find(&format!("{}/{name}", self.name));
-        of_task.map_or_else(|| source.get(name), Ok)
+        self.find_mask(source, name).map_or_else(|| source.get(name), Ok)
+    }
+
+    fn find_mask<'s>(&self, source: &'s Source, name: &str) -> Option<Tensor<'s>> {
+        source.find(&format!("{}/{name}", self.name)).or_else(|| source.find(name))
+    }
+
+    /// One for each of `extras`, in the same order.
+    fn extra_tensors(&self, name: &str) -> impl Iterator<Item = Option<Tensor<'_>>> {
+        let Self { name: _, choice: _, source: _, require, moments, cross } = self;
+        let require = require.as_ref().map(|source| self.find_mask(source, name));
+        let [moments, cross] =
+            [moments, cross].map(|source| source.as_ref().map(|source| source.find(name)));
+        [require, moments, cross].into_iter().flatten()
     }
 
     fn extras(&self) -> impl Iterator<Item = &Source> {

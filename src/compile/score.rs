@@ -42,8 +42,7 @@ pub(super) fn score(
     run.stage("score", inputs.bytes_to_read()?)?;
     let mut digesters = vec![Digester::new("weights".into())];
     digesters.extend(recipe.tasks.iter().map(|task| Digester::new(task.key())));
-    let extras: Vec<_> = inputs.extras().collect();
-    digesters.extend(extras.iter().map(|source| Digester::new(source.key().to_owned())));
+    digesters.extend(inputs.extras().map(|source| Digester::new(source.key().to_owned())));
     let mut scores = Scores::new(recipe.tasks.len())?;
     let mut pruned = inputs.pruned.iter().peekable();
     for name in inputs.weight_names() {
@@ -54,8 +53,8 @@ pub(super) fn score(
             for (task, digester) in inputs.task_indices().zip(tasks) {
                 digester.add(&inputs.of_task(task, name)?, run)?;
             }
-            for (source, digester) in extras.iter().zip(extra) {
-                if let Some(tensor) = source.find(name) {
+            for (tensor, digester) in inputs.extra_tensors(name).zip(extra) {
+                if let Some(tensor) = tensor {
                     digester.add(&tensor, run)?;
                 }
             }

@@ -197,6 +197,22 @@ fn required_blocks_are_kept_and_more_than_the_budget_are_refused() {
 }
 
 #[test]
+fn what_is_required_counts_for_the_identity_however_its_tensor_is_named() {
+    let (kit, _) = kit();
+    let text = RECIPE.replace("norms: park", "require: must.safetensors, norms: park");
+    let mut ids = Vec::new();
+    for name in ["w", "park/w"] {
+        for place in [0, 1] {
+            let mut flags = vec![0; 30];
+            flags[place] = 1;
+            kit.tensors("must.safetensors", &[Dense::new(name, Dtype::U8, &GRID, flags)]);
+            ids.push(kit.compile(&text).unwrap().id());
+        }
+    }
+    assert!(ids[0] != ids[1] && ids[2] != ids[3], "{ids:?}");
+}
+
+#[test]
 fn over_the_whole_model_a_budget_goes_to_the_tensors_where_it_is_worth_most() {
     let (kit, weight) = kit();
     let small = Dense::f32("w2", &SHAPE, &[0.001; SHAPE[0] * SHAPE[1]]);
