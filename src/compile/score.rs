@@ -143,6 +143,8 @@ struct Scorer<'a> {
     checkpoints: Vec<(TaskIndex, Tensor<'a>)>,
     /// All other tasks.
     alike: TaskSet,
+    /// Whether those will have other values than the weights': then no checkpoint has the same.
+    rebuilt: bool,
 }
 
 /// The scores of a row of blocks.
@@ -170,6 +172,7 @@ impl<'a> Scorer<'a> {
             own: Vec::new(),
             checkpoints: Vec::new(),
             alike: TaskSet::EMPTY,
+            rebuilt: pruned.reconstruct,
         };
         let ones = vec![1.0; pruned.tiling.shape()[1]];
         for task in inputs.task_indices() {
@@ -265,14 +268,15 @@ impl<'a> Scorer<'a> {
             if self.checkpoints.is_empty() {
                 return zero.then(Vec::new);
             }
-            blocks.clear();
             if !self.alike.is_empty() {
                 blocks.add(band, &buffers.weight, col, self.alike);
             }
+            let mut classes = if self.rebuilt { blocks.take_classes() } else { Classes::new() };
             for ((task, _), bytes) in self.checkpoints.iter().zip(&buffers.checkpoints) {
                 blocks.add(band, bytes, col, TaskSet::of(*task));
             }
-            Some(blocks.classes())
+            classes.append(&mut blocks.take_classes());
+            Some(classes)
         });
         Ok(classes.collect())
     }
@@ -289,10 +293,6 @@ impl BlockValues {
         Self { block: vec![0; len], found: Vec::new() }
     }
 
-    fn clear(&mut self) {
-        self.found.clear();
-    }
-
     fn add(&mut self, band: Tiling, bytes: &[u8], place: usize, tasks: TaskSet) {
         band.cut(bytes, place, &mut self.block);
         if self.block.iter().all(|&byte| byte == 0) {
@@ -304,8 +304,9 @@ impl BlockValues {
         }
     }
 
-    fn classes(&self) -> Classes {
-        self.found.iter().map(|(_, tasks)| *tasks).collect()
+    /// Who has the same values, and no values any more.
+    fn take_classes(&mut self) -> Classes {
+        self.found.drain(..).map(|(_, tasks)| tasks).collect()
     }
 }
 

@@ -328,6 +328,30 @@ fn weights_that_are_solved_for_anew_answer_like_the_dense_ones_and_stay_shared()
 }
 
 #[test]
+fn a_checkpoint_does_not_count_as_sharing_what_is_solved_for_anew() {
+    let (kit, _) = kit();
+    let mut rng = fastrand::Rng::with_seed(14);
+    kit.tensors("moments.safetensors", &[moments(&inputs(&mut rng, 300))]);
+    let text = "
+model: m
+output: o.mesh
+weights: w.safetensors
+block: {rows: 32, cols: 32}
+prune: {include: [w]}
+tasks:
+- {name: city, keep: 0.5, norms: city.safetensors, moments: moments.safetensors}
+- {name: own, keep: 0.5, checkpoint: w.safetensors}
+reconstruct: {}
+align: {quality_floor: 0}
+";
+    let frontier = compile::frontier(&kit.recipe(text), &()).unwrap();
+    let bundle = kit.compile(text).unwrap();
+    // Nothing is shared, so whatever the masks, a switch loads all of the next task.
+    assert!(frontier.points.iter().all(|point| point.switch_blocks == 15.0), "{frontier:?}");
+    assert_eq!(bundle.diff(TaskIndex(0), TaskIndex(1)), 15);
+}
+
+#[test]
 fn moments_that_cannot_be_are_refused_by_name() {
     let (kit, _) = kit();
     let mut text = RECIPE.to_owned();

@@ -128,6 +128,29 @@ fn what_is_proved_holds_with_a_task_to_which_nothing_matters_and_with_the_least_
 }
 
 #[test]
+fn tied_scores_do_not_keep_tasks_from_sharing() {
+    let mut rng = fastrand::Rng::with_seed(9);
+    let shares = [0.3, 0.4, 0.5, 0.6].map(Demand::Share);
+    for (demands, least, most) in [([Demand::Share(0.25); 4], 0, 1), (shares, 1, 3)] {
+        let place = |_| (0..4).map(|_| f64::from(rng.u8(least..=most))).collect();
+        let places: Vec<Vec<f64>> = (0..1024).map(place).collect();
+        let loaded = |goal| {
+            let problem = problem(&demands, std::slice::from_ref(&places), goal);
+            let [masks, own] =
+                [align(&problem, Run(&())), independent(&problem, Run(&()))].map(Result::unwrap);
+            let expected = |masks: &Masks| {
+                masks.sets.iter().map(|&set| problem.switches.expected(set)).sum::<f64>()
+            };
+            (expected(&masks), expected(&own))
+        };
+        for goal in [Goal::QualityFloor(1.0), Goal::QualityFloor(0.9), Goal::Lambda(64.0)] {
+            let (joint, own) = loaded(goal);
+            assert!(joint < 0.95 * own, "{goal:?}: {joint} of {own}");
+        }
+    }
+}
+
+#[test]
 fn a_small_loss_is_taken_for_a_block_that_others_keep_and_a_great_one_is_not() {
     // Both must keep one of two; the second task likes the other place a little better, or much.
     for (liking, expected) in [(1.01, [0]), (9.0, [1])] {
