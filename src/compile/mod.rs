@@ -186,6 +186,9 @@ fn problem(
     let score::Scored { scores, demands, digests } = score::score(recipe, inputs, run)?;
     let (budget, goal) = (recipe.budget, recipe.goal);
     let problem = Problem { demands, scores, switches: inputs.switches.clone(), budget, goal };
+    if let Some(empty) = problem.empty_task() {
+        return Err(CompileError::EmptyTask(recipe.tasks[empty.index()].name.clone()));
+    }
     if let Some(broken) = problem.broken_budget() {
         return Err(CompileError::BrokenBudget {
             task: recipe.tasks[broken.task.index()].name.clone(),

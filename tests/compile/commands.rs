@@ -4,7 +4,7 @@ use crate::kit::{Dense, Kit};
 use serde_json::Value;
 use std::{
     fs,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 const RECIPE: &str = "
@@ -106,6 +106,36 @@ fn masks_are_written_whole_or_not_at_all() {
     let nowhere = run(&kit, &["align", "recipe.yaml", "--masks-out", "no/m.safetensors"]);
     assert_eq!(nowhere.status.code(), Some(2));
     assert!(error(&nowhere).contains("no is not a folder"), "{}", error(&nowhere));
+}
+
+#[test]
+fn an_interrupted_command_exits_with_1_and_leaves_nothing() {
+    let kit = kit();
+    // Enough work that the signal comes before its end.
+    let weight: Vec<_> = (0..4096 * 2048).map(|i| (i % 977) as f32 - 400.5).collect();
+    kit.tensors("w.safetensors", &[Dense::f32("w", &[4096, 2048], &weight)]);
+    for task in ["city", "park"] {
+        let norms: Vec<_> = (0..2048).map(|i| 1.0 + (i * task.len() % 13) as f32).collect();
+        kit.tensors(&format!("{task}.safetensors"), &[Dense::f32("w", &[2048], &norms)]);
+    }
+    let before = kit.files();
+    for args in [&["compile", "recipe.yaml"][..], &["align", "recipe.yaml", "--masks-out", "m"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_synchromesh"));
+        command.args(args).current_dir(kit.path("")).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        // Once the program has opened an input it listens to signals.
+        let open = format!("/proc/{}/fd", child.id());
+        let reads = |fd: fs::DirEntry| {
+            fs::read_link(fd.path()).is_ok_and(|path| path.ends_with("w.safetensors"))
+        };
+        while !fs::read_dir(&open).is_ok_and(|mut fds| fds.any(|fd| fd.is_ok_and(reads))) {}
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", error(&output));
+        assert!(error(&output).contains("interrupted"), "{}", error(&output));
+        assert_eq!(kit.files(), before, "{args:?}");
+    }
 }
 
 #[test]

@@ -197,6 +197,22 @@ fn required_blocks_are_kept_and_more_than_the_budget_are_refused() {
 }
 
 #[test]
+fn a_task_that_would_keep_nothing_is_refused_before_the_work() {
+    let (kit, _) = kit();
+    kit.tensors("none.safetensors", &[Dense::new("w", Dtype::U8, &GRID, vec![0; 30])]);
+    let text = RECIPE.replace("keep: 0.5, norms: park", "mask: none");
+    let refused = [
+        kit.compile(&text).map(drop),
+        compile::frontier(&kit.recipe(&text), &()).map(drop),
+        compile::align(&kit.recipe(&text), None, &()).map(drop),
+    ];
+    for error in refused.map(Result::unwrap_err) {
+        assert!(error.is_usage() && error.to_string().contains("tasks.park: "), "{error}");
+    }
+    assert!(!kit.path("o.mesh").exists());
+}
+
+#[test]
 fn what_is_required_counts_for_the_identity_however_its_tensor_is_named() {
     let (kit, _) = kit();
     let text = RECIPE.replace("norms: park", "require: must.safetensors, norms: park");

@@ -138,6 +138,12 @@ impl Problem {
         self.tasks().filter(|task| self.demands[task.index()] == Demand::Given).collect()
     }
 
+    /// The first task that may keep nothing at all.
+    pub(super) fn empty_task(&self) -> Option<TaskIndex> {
+        let all = self.budgets(&(0..self.scores.places()));
+        self.tasks().zip(all).find(|(_, budget)| *budget == 0).map(|(task, _)| task)
+    }
+
     /// The first budget that is less than what is required.
     pub(super) fn broken_budget(&self) -> Option<BrokenBudget> {
         let mut scopes = self.scopes().into_iter().enumerate();

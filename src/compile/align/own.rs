@@ -9,8 +9,9 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Tasks whose scores are in memory at a time.
-const TASKS_AT_ONCE: usize = 4;
+/// Tasks whose scores are in memory at a time: over a whole model that is 16 bytes a place, and
+/// choosing takes some 24 more.
+const TASKS_AT_ONCE: usize = 2;
 /// Places read at a time.
 const PLACES_AT_ONCE: usize = 4096;
 

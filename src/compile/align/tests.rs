@@ -321,13 +321,24 @@ proptest! {
         lambda in prop_oneof![Just(0.0), 0.001f64..2.0],
         chain in any::<bool>(),
         tuned in any::<bool>(),
+        wide in any::<bool>(),
+        tied in any::<bool>(),
     ) {
         let mut rng = fastrand::Rng::with_seed(seed);
-        // All choices of up to 12 places, as many as can be tried.
-        let places = [12, 12, 7, 5][tasks - 1];
-        let share = rng.f64().max(0.1);
-        let demands = vec![Demand::Share(share); tasks];
-        let tensor = random(&mut rng, places, tasks);
+        // All choices of up to 12 places, as many as can be tried: with few places any shares,
+        // with many such as keep one block or all but one, of some tasks two.
+        let places = if wide { 12 } else { [12, 12, 7, 5][tasks - 1] };
+        let budget = |rng: &mut fastrand::Rng| match (wide, tasks) {
+            (true, 4) => [1, 11][rng.usize(..2)],
+            (true, 3) => [1, 2, 11][rng.usize(..3)],
+            _ => rng.usize(1..=places),
+        };
+        let shares = (0..tasks).map(|_| budget(&mut rng) as f64 / places as f64);
+        let demands: Vec<_> = shares.map(Demand::Share).collect();
+        let mut tensor = random(&mut rng, places, tasks);
+        if tied {
+            tensor.iter_mut().flatten().for_each(|score| *score = (*score * 4.0).round());
+        }
         let mut problem = problem(&demands, &[tensor], Goal::Lambda(lambda));
         if chain {
             let row = |_| (0..tasks).map(|_| rng.f64()).collect();
