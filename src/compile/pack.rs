@@ -28,7 +28,7 @@ use std::{
 
 /// Bytes of a tensor in memory at a time, once as they were read and once as they are written; more
 /// only if a single row of blocks has more.
-const BYTES_AT_ONCE: usize = 2 << 20;
+const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// Refuses an output that cannot be, before any work is put into it.
 pub(super) fn check_output(output: &Path) -> Result<(), CompileError> {

@@ -31,7 +31,7 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Bytes that are hashed as a piece. The digests depend on it.
 const HASH_PIECE: usize = 1 << 20;
 /// Pieces between two looks at whether to stop.
-const HASH_PIECES: usize = 8;
+const HASH_PIECES: usize = 4;
 
 /// The tensors of one key of the recipe.
 #[derive(Debug)]
