@@ -82,6 +82,12 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// Whether both paths lead to one file that exists, under whatever names.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    let [one, other] = [one, other].map(|path| path.canonicalize().ok());
+    one.is_some() && one == other
+}
+
 /// The folder of a file.
 pub fn folder(target: &Path) -> &Path {
     match target.parent() {

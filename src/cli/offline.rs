@@ -3,7 +3,6 @@
 use super::{
     OutputArgs, bundle,
     failure::Failure,
-    frontier,
     interrupt::Interrupt,
     output::{Table, bytes, percent, print, print_json},
     progress::Bars,
@@ -48,14 +47,14 @@ pub(super) struct AlignArgs {
 pub(super) fn align(args: &AlignArgs) -> Result<(), Failure> {
     let json = args.recipe.output.json;
     if args.frontier {
-        let shown = with_recipe(&args.recipe, |recipe, progress| {
-            args.svg.iter().try_for_each(|path| compile::refuse_inputs(recipe, path))?;
-            compile::frontier(recipe, progress)
-        })?;
-        if let Some(path) = &args.svg {
-            write_text(path, &frontier::svg(&shown)).map_err(Failure::failed)?;
+        let svg = args.svg.as_deref();
+        let frontier =
+            |recipe: &Recipe, progress: &dyn Progress| compile::frontier(recipe, svg, progress);
+        let shown = with_recipe(&args.recipe, frontier)?;
+        if let Some(path) = svg {
+            write_text(path, &super::frontier::svg(&shown)).map_err(Failure::failed)?;
         }
-        return if json { print_json(&shown) } else { print(&frontier::text(&shown)) };
+        return if json { print_json(&shown) } else { print(&super::frontier::text(&shown)) };
     }
     let masks = args.masks_out.as_deref();
     let align = |recipe: &Recipe, progress: &dyn Progress| compile::align(recipe, masks, progress);

@@ -16,14 +16,10 @@ use crate::{
     bundle::{ABSENT, GridSpec, MAX_BLOCKS, Tiling},
     units::TaskIndex,
 };
-use rayon::prelude::*;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
 };
-
-/// Rows of blocks between two looks at whether to stop.
-const BANDS_AT_ONCE: usize = 16;
 
 /// A block's bytes, by the first half of their BLAKE3 digest.
 type Hash = [u8; 16];
@@ -57,9 +53,13 @@ pub(super) fn identify(
         let (mask, behind) = rest.split_at(pruned.tiling.places());
         rest = behind;
         let mut grids = Grids::new(mask.len());
-        let mut place = 0;
-        for values in Values::of(inputs, pruned)?.bands(mask, run) {
-            for found in values? {
+        let [grid_rows, grid_cols] = pruned.tiling.grid();
+        let values = Values::of(inputs, pruned)?;
+        let find = |buffers: &mut Buffers, row: usize| {
+            values.band(row, &mask[row * grid_cols..][..grid_cols], buffers)
+        };
+        run.bands(grid_rows, find, |row, band| {
+            for (place, found) in (row * grid_cols..).zip(band) {
                 contents.places += u64::from(!found.is_empty());
                 for (nth, value) in found.iter().enumerate() {
                     let block = catalog.number(value)?;
@@ -69,9 +69,9 @@ pub(super) fn identify(
                         grids.own(place, value, block)
                     }
                 }
-                place += 1;
             }
-        }
+            run.advance(pruned.tiling.band(row).0.len())
+        })?;
         contents.grids.push(grids.shared);
         let own = grids.own.into_iter();
         contents.own.extend(own.map(|(task, grid)| (GridSpec { tensor: position, task }, grid)));
@@ -158,29 +158,6 @@ impl<'a> Values<'a> {
         }
         let weight = inputs.shared_values(&pruned.name)?;
         Ok(Self { tiling: pruned.tiling, weight, by_weight, checkpoints })
-    }
-
-    /// For each band the values of its places, given who keeps what in the tensor. Several bands
-    /// are looked at side by side.
-    fn bands<'v>(
-        &'v self,
-        mask: &'v [TaskSet],
-        run: Run<'v>,
-    ) -> impl Iterator<Item = Result<Vec<Found>, CompileError>> + 'v {
-        let [_, grid_cols] = self.tiling.grid();
-        let rows: Vec<_> = mask.chunks(grid_cols).enumerate().collect();
-        let groups: Vec<_> = rows.chunks(BANDS_AT_ONCE).map(<[_]>::to_vec).collect();
-        groups.into_iter().flat_map(move |rows| {
-            let found = rows.par_iter().map_init(Buffers::default, |buffers, (row, keepers)| {
-                Ok(self.band(*row, keepers, buffers)?)
-            });
-            let found = found.collect::<Vec<Result<_, CompileError>>>();
-            let advance = move |found: Result<Vec<Found>, CompileError>, row: usize| {
-                run.advance(self.tiling.band(row).0.len())?;
-                found
-            };
-            found.into_iter().zip(rows).map(move |(found, (row, _))| advance(found, row))
-        })
     }
 
     fn band(

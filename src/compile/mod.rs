@@ -32,7 +32,10 @@ pub use progress::Progress;
 pub use recipe::{KeyFault, Recipe, RecipeError, RecipeFault};
 pub use reconstruct::{MomentFault, SolveError};
 
-use crate::bundle::{BlockShape, Bundle, InputDigest};
+use crate::{
+    bundle::{BlockShape, Bundle, InputDigest},
+    files::is_same_file,
+};
 use align::{BudgetScope, Masks, Problem, Retention};
 use content::Contents;
 use inputs::Inputs;
@@ -98,35 +101,37 @@ pub fn align(
     masks_out: Option<&Path>,
     progress: &dyn Progress,
 ) -> Result<Alignment, CompileError> {
-    if let Some(path) = masks_out {
-        refuse_inputs(recipe, path)?;
-    }
-    let plan = plan(recipe, align::align, Run(progress))?;
+    let inputs = open(recipe, masks_out)?;
+    let plan = plan(recipe, inputs, align::align, Run(progress))?;
     if let Some(path) = masks_out {
         masks::write(recipe, &plan.inputs, &plan.masks, path)?;
     }
     Ok(plan.figures)
 }
 
-/// Refuses to have the recipe, its bundle or an input replaced by a file at this path, before any
-/// work is put into what is to be written there.
-pub fn refuse_inputs(recipe: &Recipe, path: &Path) -> Result<(), CompileError> {
-    pack::check_output(path)?;
-    if same_file(path, &recipe.output) {
-        return Err(CompileError::IsBundle(path.to_owned()));
+/// Opens the inputs. A file that is to be written besides the bundle must not be the recipe, its
+/// bundle or an input; that is told before any work is put into it.
+fn open(recipe: &Recipe, written: Option<&Path>) -> Result<Inputs, CompileError> {
+    if let Some(path) = written {
+        pack::check_output(path)?;
+        if path == recipe.output || is_same_file(path, &recipe.output) {
+            return Err(CompileError::IsBundle(path.to_owned()));
+        }
     }
-    Ok(Inputs::open(recipe)?.check_output(recipe, path)?)
-}
-
-fn same_file(one: &Path, other: &Path) -> bool {
-    one == other
-        || one.canonicalize().ok().is_some_and(|one| other.canonicalize().ok() == Some(one))
-}
-
-/// What masks for a range of λ retain and share; writes nothing.
-pub fn frontier(recipe: &Recipe, progress: &dyn Progress) -> Result<Frontier, CompileError> {
-    let run = Run(progress);
     let inputs = Inputs::open(recipe)?;
+    written.map_or(Ok(()), |path| inputs.check_output(recipe, path))?;
+    Ok(inputs)
+}
+
+/// What masks for a range of λ retain and share. Writes nothing, but refuses a path that is not fit
+/// for a drawing of it.
+pub fn frontier(
+    recipe: &Recipe,
+    drawing: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<Frontier, CompileError> {
+    let run = Run(progress);
+    let inputs = open(recipe, drawing)?;
     let (problem, _) = problem(recipe, &inputs, run)?;
     let points = align::frontier(&problem, run)?;
     Ok(Frontier { model: recipe.model.clone(), block_bytes: inputs.block.bytes(), points })
@@ -159,11 +164,15 @@ struct Plan {
 
 fn build(recipe: &Recipe, choose: Choose, run: Run<'_>) -> Result<Bundle, CompileError> {
     pack::check_output(&recipe.output)?;
-    pack::write(recipe, plan(recipe, choose, run)?, run)
+    pack::write(recipe, plan(recipe, open(recipe, None)?, choose, run)?, run)
 }
 
-fn plan(recipe: &Recipe, choose: Choose, run: Run<'_>) -> Result<Plan, CompileError> {
-    let mut inputs = Inputs::open(recipe)?;
+fn plan(
+    recipe: &Recipe,
+    mut inputs: Inputs,
+    choose: Choose,
+    run: Run<'_>,
+) -> Result<Plan, CompileError> {
     let (problem, digests) = problem(recipe, &inputs, run)?;
     let Masks { sets: masks, retention, method } = choose(&problem, run)?;
     drop(problem);

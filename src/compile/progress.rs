@@ -2,7 +2,11 @@
 //!
 //! Draws nothing: the command line does, behind [`Progress`].
 
-use super::CompileError;
+use super::{CompileError, error::InputError};
+use rayon::prelude::*;
+
+/// Rows of blocks between two looks at whether to stop.
+const BANDS_AT_ONCE: usize = 16;
 
 /// Hears how far the work is and says whether to go on. Called often and from several threads:
 /// both must be quick.
@@ -34,6 +38,25 @@ impl Run<'_> {
     pub(super) fn stage(self, name: &str, total_bytes: u64) -> Result<(), CompileError> {
         self.0.stage(name, total_bytes);
         self.check()
+    }
+
+    /// Works on rows of blocks, several side by side, and hands on what came of each in their order.
+    /// Of several errors the one of the first row is given.
+    pub(super) fn bands<B: Default, T: Send>(
+        self,
+        rows: usize,
+        work: impl Fn(&mut B, usize) -> Result<T, InputError> + Sync,
+        mut then: impl FnMut(usize, T) -> Result<(), CompileError>,
+    ) -> Result<(), CompileError> {
+        let rows: Vec<_> = (0..rows).collect();
+        for rows in rows.chunks(BANDS_AT_ONCE) {
+            self.check()?;
+            let done = rows.par_iter().map_init(B::default, |buffers, &row| work(buffers, row));
+            // Collected before errors are looked at.
+            let done = done.collect::<Vec<_>>();
+            rows.iter().zip(done).try_for_each(|(&row, done)| then(row, done?))?;
+        }
+        Ok(())
     }
 
     pub(super) fn advance(self, bytes: usize) -> Result<(), CompileError> {

@@ -17,14 +17,11 @@ use crate::{
     bundle::{InputDigest, Tiling},
     units::TaskIndex,
 };
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Importance beyond this is refused. Weights are at most this too, so that no score, a sum over
 /// at most 2^63 elements, can overflow an `f64`.
 const MAX_IMPORTANCE: f64 = f32::MAX as f64;
-/// Rows of blocks between two looks at whether to stop.
-const BANDS_AT_ONCE: usize = 16;
 
 /// What the pass over the inputs yields.
 pub(super) struct Scored {
@@ -85,16 +82,11 @@ fn score_tensor(
     let scorer = Scorer::new(inputs, pruned)?;
     let [grid_rows, _] = pruned.tiling.grid();
     let mut bands = Vec::with_capacity(grid_rows);
-    let rows: Vec<_> = (0..grid_rows).collect();
-    for rows in rows.chunks(BANDS_AT_ONCE) {
-        run.check()?;
-        let scored =
-            rows.par_iter().map_init(Buffers::default, |buffers, &row| scorer.band(row, buffers));
-        // Collected before errors are looked at: the first in the file is to be told.
-        for band in scored.collect::<Vec<_>>() {
-            bands.push(band?);
-        }
-    }
+    let score = |buffers: &mut Buffers, row| scorer.band(row, buffers);
+    run.bands(grid_rows, score, |_, band| {
+        bands.push(band);
+        Ok(())
+    })?;
     let all: Vec<f64> = bands.iter().flat_map(|band| &band.scores).copied().collect();
     let places = scores.add_tensor(&all)?;
     let classes = bands.into_iter().flat_map(|band| band.classes);
@@ -370,14 +362,12 @@ fn first_fault(tensor: &Tensor<'_>, bytes: &[u8], start: usize, term: Term) -> I
 /// All values of a tensor of importance.
 fn importance(tensor: &Tensor<'_>) -> Result<Vec<f64>, InputError> {
     let mut values = Vec::new();
-    decode(tensor.dtype, &tensor.read_all()?, &mut values);
-    match values.iter().position(|&value| !Term::Plain.allows(value)) {
-        None => Ok(values),
-        Some(index) => {
-            let expected = Term::Plain.expected();
-            Err(tensor.fault(TensorFault::Value { index, value: values[index], expected }))
-        }
+    let bytes = tensor.read_all()?;
+    decode(tensor.dtype, &bytes, &mut values);
+    if values.iter().all(|&value| Term::Plain.allows(value)) {
+        return Ok(values);
     }
+    Err(first_fault(tensor, &bytes, 0, Term::Plain))
 }
 
 fn squares(values: &[f64]) -> Vec<f64> {

@@ -8,7 +8,11 @@ use super::{
     error::{InputError, Origin, TensorFault},
     progress::Run,
 };
-use crate::{bundle::InputDigest, compile::CompileError, files::open_regular};
+use crate::{
+    bundle::InputDigest,
+    compile::CompileError,
+    files::{is_same_file, open_regular},
+};
 use rayon::prelude::*;
 use safetensors::{
     Dtype, SafeTensorError,
@@ -114,9 +118,7 @@ impl Source {
 
     /// Refuses to have a file replaced, under whatever name, that is read.
     pub(super) fn check_output(&self, output: &Path) -> Result<(), InputError> {
-        let Ok(output) = output.canonicalize() else { return Ok(()) };
-        let is_output = |path: &&PathBuf| path.canonicalize().is_ok_and(|path| path == output);
-        match self.read.iter().find(is_output) {
+        match self.read.iter().find(|path| is_same_file(path, output)) {
             Some(path) => Err(InputError::IsOutput(self.at(path))),
             None => Ok(()),
         }
@@ -250,10 +252,9 @@ fn read_header(file: &File) -> Result<(u64, Metadata), HeaderFault> {
     if data > len {
         return Err(Format(SafeTensorError::InvalidHeaderLength));
     }
-    let mut json = Vec::new();
-    let mut reader = io::BufReader::new(file).take(data);
-    reader.read_to_end(&mut json).map_err(Io)?;
-    let json = json.split_off(length.len().min(json.len()));
+    // At most the limit above.
+    let mut json = vec![0; header as usize];
+    file.read_exact_at(&mut json, length.len() as u64).map_err(Io)?;
     let metadata: Metadata = serde_json::from_slice(&json)
         .map_err(|error| Format(SafeTensorError::InvalidHeaderDeserialization(error)))?;
     if data.checked_add(metadata.data_len() as u64) != Some(len) {

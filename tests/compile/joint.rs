@@ -203,7 +203,7 @@ fn a_task_that_would_keep_nothing_is_refused_before_the_work() {
     let text = RECIPE.replace("keep: 0.5, norms: park", "mask: none");
     let refused = [
         kit.compile(&text).map(drop),
-        compile::frontier(&kit.recipe(&text), &()).map(drop),
+        compile::frontier(&kit.recipe(&text), None, &()).map(drop),
         compile::align(&kit.recipe(&text), None, &()).map(drop),
     ];
     for error in refused.map(Result::unwrap_err) {
@@ -255,7 +255,7 @@ fn over_the_whole_model_a_budget_goes_to_the_tensors_where_it_is_worth_most() {
 #[test]
 fn the_frontier_leads_from_all_alike_to_every_task_for_itself() {
     let (kit, _) = kit();
-    let frontier = compile::frontier(&kit.recipe(RECIPE), &()).unwrap();
+    let frontier = compile::frontier(&kit.recipe(RECIPE), None, &()).unwrap();
     let own = kit.pack(RECIPE).unwrap();
     let (first, last) = (frontier.points.first().unwrap(), frontier.points.last().unwrap());
     assert_eq!((first.switch_blocks, last.least_quality), (0.0, 1.0));
@@ -360,7 +360,7 @@ tasks:
 reconstruct: {}
 align: {quality_floor: 0}
 ";
-    let frontier = compile::frontier(&kit.recipe(text), &()).unwrap();
+    let frontier = compile::frontier(&kit.recipe(text), None, &()).unwrap();
     let bundle = kit.compile(text).unwrap();
     // Nothing is shared, so whatever the masks, a switch loads all of the next task.
     assert!(frontier.points.iter().all(|point| point.switch_blocks == 15.0), "{frontier:?}");

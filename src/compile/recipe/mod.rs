@@ -16,7 +16,7 @@ use super::{
     align::{BudgetScope, Goal},
     error::{InputError, Origin},
 };
-use crate::files::read_text;
+use crate::files::{is_same_file, read_text};
 use globset::{Glob, GlobSet};
 use raw::RawRecipe;
 use std::path::{Path, PathBuf};
@@ -102,17 +102,17 @@ impl Recipe {
 
     /// Refuses to have the recipe or its trace replaced by what is made from it.
     pub(super) fn check_output(&self, output: &Path) -> Result<(), InputError> {
-        let refuse = |key: &str, path: &Path| {
-            let [input, output] = [path, output].map(|path| path.canonicalize().ok());
-            if input.is_none() || input != output {
-                return Ok(());
-            }
-            Err(InputError::IsOutput(Origin { key: key.into(), path: path.to_owned() }))
+        let trace = match &self.transitions {
+            Transitions::Trace(path) => Some(("transitions.trace", path)),
+            _ => None,
         };
-        if let Transitions::Trace(path) = &self.transitions {
-            refuse("transitions.trace", path)?;
+        let mut inputs = trace.into_iter().chain([("the recipe", &self.path)]);
+        match inputs.find(|(_, path)| is_same_file(path, output)) {
+            Some((key, path)) => {
+                Err(InputError::IsOutput(Origin { key: key.into(), path: path.clone() }))
+            }
+            None => Ok(()),
         }
-        refuse("the recipe", &self.path)
     }
 
     /// The model's name.
