@@ -14,6 +14,8 @@ use crate::{
     units::TaskIndex,
 };
 
+use std::cmp::Ordering;
+
 /// Blocks looked at for each task and direction beyond those that its budget calls for.
 const SPARE: usize = 4;
 /// Most blocks looked at for a task in one pass.
@@ -34,7 +36,20 @@ enum Flip {
 #[derive(Clone, Copy, Debug)]
 struct Change {
     gain: f64,
-    place: usize,
+    /// The place, or its position among candidates, which are in the order of their places.
+    at: usize,
+}
+
+impl Change {
+    /// Of a task that keeps the place or does not; `marginal` is what all gain if it does.
+    fn new(at: usize, keeps: bool, marginal: f64) -> Self {
+        Self { gain: if keeps { -marginal } else { marginal }, at }
+    }
+
+    /// By falling gain; of equal ones the earlier comes first.
+    fn best_first(&self, other: &Self) -> Ordering {
+        other.gain.total_cmp(&self.gain).then(self.at.cmp(&other.at))
+    }
 }
 
 /// A block in memory.
@@ -128,12 +143,10 @@ impl Solver<'_> {
     ) {
         let tasks = (0..).map(TaskIndex).zip(marginals).zip(&mut cheapest.by_task);
         for ((task, &marginal), by_flip) in tasks {
-            let (flip, gain) = match set.contains(task) {
-                true => (Flip::Drop, -marginal),
-                false => (Flip::Add, marginal),
-            };
+            let keeps = set.contains(task);
+            let flip = if keeps { Flip::Drop } else { Flip::Add };
             if self.instance.may_flip(scope, place, task) {
-                by_flip[flip as usize].push(Change { gain, place });
+                by_flip[flip as usize].push(Change::new(place, keeps, marginal));
             }
         }
     }
@@ -166,38 +179,33 @@ impl Solver<'_> {
         task: TaskIndex,
         excess: &mut isize,
     ) {
-        let flip = if *excess > 0 { Flip::Drop } else { Flip::Add };
         if *excess == 0 {
             return;
         }
+        let flip = if *excess > 0 { Flip::Drop } else { Flip::Add };
         let mut changes = self.changes(scope, candidates, task, flip);
-        let best_first =
-            |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        if excess.unsigned_abs() < changes.len() {
-            changes.select_nth_unstable_by(excess.unsigned_abs(), best_first);
-            changes.truncate(excess.unsigned_abs());
-        }
-        for (at, _) in changes {
+        keep_best(&mut changes, excess.unsigned_abs());
+        for Change { at, .. } in changes {
             candidates[at].set = candidates[at].set.toggled(task);
             *excess -= excess.signum();
         }
     }
 
-    /// The task's changes in one direction: positions of candidates with their gains.
+    /// The task's changes in one direction, by position among the candidates.
     fn changes(
         &self,
         scope: &Scope,
         candidates: &[Candidate],
         task: TaskIndex,
         flip: Flip,
-    ) -> Vec<(usize, f64)> {
+    ) -> Vec<Change> {
         let possible = candidates.iter().enumerate().filter(|(_, candidate)| {
             candidate.set.contains(task) == (flip == Flip::Drop)
                 && self.instance.may_flip(scope, candidate.place, task)
         });
         let changes = possible.map(|(at, Candidate { place, gains, set })| {
             let marginal = marginal(self.instance, self.coupling, *place, gains, *set, task);
-            (at, if flip == Flip::Drop { -marginal } else { marginal })
+            Change::new(at, flip == Flip::Drop, marginal)
         });
         changes.collect()
     }
@@ -218,15 +226,15 @@ impl Solver<'_> {
     fn swap_of(&self, scope: &Scope, candidates: &mut [Candidate], task: TaskIndex) -> bool {
         let sorted = |flip| {
             let mut changes = self.changes(scope, candidates, task, flip);
-            changes.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            changes.sort_unstable_by(Change::best_first);
             changes
         };
         // At different places, and a task's changes at one place do not touch those at another.
         let pairs = sorted(Flip::Add).into_iter().zip(sorted(Flip::Drop));
-        let better = pairs.take_while(|((_, add), (_, drop))| add + drop > LEAST);
+        let better = pairs.take_while(|(add, drop)| add.gain + drop.gain > LEAST);
         let mut swapped = false;
-        for ((add, _), (drop, _)) in better {
-            for at in [add, drop] {
+        for (add, drop) in better {
+            for Change { at, .. } in [add, drop] {
                 candidates[at].set = candidates[at].set.toggled(task);
             }
             swapped = true;
@@ -259,6 +267,14 @@ fn marginal(
     }
 }
 
+/// Keeps the best changes, at most so many. Which those are does not depend on their order.
+fn keep_best(changes: &mut Vec<Change>, count: usize) {
+    if count < changes.len() {
+        changes.select_nth_unstable_by(count, Change::best_first);
+        changes.truncate(count);
+    }
+}
+
 /// The best changes of each task, by direction.
 struct Cheapest {
     by_task: Vec<[Vec<Change>; 2]>,
@@ -275,22 +291,16 @@ impl Cheapest {
         }
     }
 
-    /// Keeps the best, as many as are wanted by task and direction. Which those are does not depend
-    /// on the order in which they came.
+    /// Keeps the best, as many as are wanted by task and direction.
     fn cut(&mut self, wanted: &[[usize; 2]]) {
         for (changes, &wanted) in self.by_task.iter_mut().flatten().zip(wanted.iter().flatten()) {
-            if changes.len() > wanted {
-                changes.select_nth_unstable_by(wanted, |a, b| {
-                    b.gain.total_cmp(&a.gain).then(a.place.cmp(&b.place))
-                });
-                changes.truncate(wanted);
-            }
+            keep_best(changes, wanted);
         }
     }
 
     fn places(&self) -> Vec<usize> {
         let changes = self.by_task.iter().flatten().flatten();
-        let mut places: Vec<_> = changes.map(|change| change.place).collect();
+        let mut places: Vec<_> = changes.map(|change| change.at).collect();
         places.sort_unstable();
         places.dedup();
         places

@@ -138,6 +138,11 @@ impl Problem {
         self.tasks().filter(|task| self.demands[task.index()] == Demand::Given).collect()
     }
 
+    /// How many scores there are.
+    fn size(&self) -> usize {
+        self.scores.places() * self.demands.len()
+    }
+
     /// The first task that may keep nothing at all.
     pub(super) fn empty_task(&self) -> Option<TaskIndex> {
         let all = self.budgets(&(0..self.scores.places()));

@@ -73,9 +73,42 @@ impl Scope {
     }
 
     /// By task: how many places it keeps beyond its budget.
-    pub(super) fn excess(&self, kept: &[usize]) -> Vec<isize> {
+    fn excess(&self, kept: &[usize]) -> Vec<isize> {
         let pairs = kept.iter().zip(&self.budgets);
         pairs.map(|(&kept, &budget)| kept.cast_signed() - budget.cast_signed()).collect()
+    }
+}
+
+/// Prices on their way to the least bound.
+struct Ascent {
+    prices: Vec<f64>,
+    /// The part of Polyak's step that is taken.
+    stride: f64,
+    /// Sweeps since the bound was last lowered.
+    idle: usize,
+}
+
+impl Ascent {
+    /// Takes note of what the prices prove.
+    fn note(&mut self, value: f64, bound: &mut f64, best: &mut Vec<f64>) {
+        self.idle += 1;
+        if value < *bound {
+            (*bound, self.idle) = (value, 0);
+            best.clone_from(&self.prices);
+        }
+    }
+
+    /// Moves along the subgradient, from the best prices so far if these have led nowhere.
+    fn step(&mut self, excess: &[isize], gap: f64, best: &[f64]) {
+        if self.idle == PATIENCE {
+            (self.stride, self.idle) = (self.stride / 2.0, 0);
+            self.prices.copy_from_slice(best);
+        }
+        let norm = excess.iter().map(|&excess| (excess * excess) as f64).sum::<f64>();
+        let step = self.stride * gap / norm;
+        for (price, &excess) in self.prices.iter_mut().zip(excess) {
+            *price += step * excess as f64;
+        }
     }
 }
 
@@ -95,17 +128,13 @@ impl Solver<'_> {
     ) -> Result<Worth, CompileError> {
         let mut worth = Worth { value: self.value(scope, sets)?, bound: f64::INFINITY };
         let mut trial = sets.to_vec();
-        let mut prices = scope.prices.clone();
-        let (mut stride, mut idle, mut nearest) = (1.0, 0, usize::MAX);
+        let mut ascent = Ascent { prices: scope.prices.clone(), stride: 1.0, idle: 0 };
+        let mut nearest = usize::MAX;
         let sweeps = self.sweeps();
         for number in 1..=sweeps {
             run.check()?;
-            let sweep = self.sweep(scope, &prices, &mut trial)?;
-            idle += 1;
-            if sweep.value < worth.bound {
-                (worth.bound, idle) = (sweep.value, 0);
-                scope.prices.clone_from(&prices);
-            }
+            let sweep = self.sweep(scope, &ascent.prices, &mut trial)?;
+            ascent.note(sweep.value, &mut worth.bound, &mut scope.prices);
             if worth.is_tight() {
                 break;
             }
@@ -128,15 +157,7 @@ impl Solver<'_> {
             if missed == 0 || worth.is_tight() {
                 break;
             }
-            if idle == PATIENCE {
-                (stride, idle) = (stride / 2.0, 0);
-                prices.clone_from(&scope.prices);
-            }
-            let norm = excess.iter().map(|&excess| (excess * excess) as f64).sum::<f64>();
-            let step = stride * (sweep.value - worth.value) / norm;
-            for (price, &excess) in prices.iter_mut().zip(&excess) {
-                *price += step * excess as f64;
-            }
+            ascent.step(&excess, sweep.value - worth.value, &scope.prices);
         }
         // Rounding may put them in the wrong order when they are equal.
         worth.bound = worth.bound.max(worth.value);
@@ -185,8 +206,8 @@ impl Solver<'_> {
     }
 
     /// What the scope's masks are worth, whatever the budgets.
-    pub(super) fn value(&self, scope: &Scope, sets: &[TaskSet]) -> Result<f64, CompileError> {
-        let Self { instance, coupling, .. } = self;
+    fn value(&self, scope: &Scope, sets: &[TaskSet]) -> Result<f64, CompileError> {
+        let Self { instance, coupling } = self;
         let value = |(place, scores, set): Place<'_>, gains: &mut Vec<f64>| {
             instance.gains(scores, None, gains);
             instance.value(coupling, place, gains, set)

@@ -8,7 +8,7 @@
 use super::{
     Goal, Instance, Masks, Method, Problem, Retention,
     block::Coupling,
-    own::OwnBest,
+    own::{OwnBest, Totals},
     scope::{LEAST_SWEEPS, Scope, Solver, Worth},
 };
 use crate::{
@@ -38,10 +38,10 @@ const SETTLING: f64 = 8.0;
 const MARGIN: f64 = 0.004;
 /// A task's weight changes by at most this factor at a time.
 const MAX_CHANGE: f64 = 4.0;
-/// So many scores are many.
+/// With so many scores there are only half as many halvings.
 const LARGE: usize = 1 << 25;
-/// Scores that may be looked at in all: with many tasks and blocks there are fewer rounds.
-const MAX_LOOKS: usize = 1 << 25;
+/// Scores that rounds may look at in all: with many tasks and blocks there are fewer rounds.
+const ROUND_LOOKS: usize = 1 << 25;
 
 /// A choice of masks on the way from every task for itself to all alike.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -80,14 +80,12 @@ pub(super) fn align(problem: &Problem, run: Run<'_>) -> Result<Masks, CompileErr
 
 /// Halvings that a problem of this size may have.
 fn halvings(problem: &Problem) -> usize {
-    let scores = problem.scores.places() * problem.demands.len();
-    if scores < LARGE { STEPS } else { STEPS / 2 }
+    if problem.size() < LARGE { STEPS } else { STEPS / 2 }
 }
 
 /// Rounds of weights that a problem of this size may have.
 fn rounds(problem: &Problem) -> usize {
-    let scores = problem.scores.places() * problem.demands.len();
-    (MAX_LOOKS / (scores * LEAST_SWEEPS).max(1)).min(ROUNDS)
+    (ROUND_LOOKS / (problem.size() * LEAST_SWEEPS).max(1)).min(ROUNDS)
 }
 
 /// Solves for a range of λ, from all alike to every task for itself.
@@ -112,7 +110,8 @@ struct Search<'a> {
     problem: &'a Problem,
     instance: Instance<'a>,
     run: Run<'a>,
-    own: OwnBest,
+    /// By task.
+    own: Vec<Totals>,
     scopes: Vec<Scope>,
     sets: Vec<TaskSet>,
     lambda: f64,
@@ -153,13 +152,13 @@ impl<'a> Search<'a> {
     fn new(problem: &'a Problem, run: Run<'a>) -> Result<Self, CompileError> {
         let mut own = OwnBest::find(problem, run)?;
         let instance = own.instance(problem);
-        let (scopes, sets) = (own.scopes.clone(), own.sets.clone());
+        let OwnBest { sets, scopes, totals } = own;
         let weights = vec![1.0; problem.demands.len()];
         let mut search = Self {
             problem,
             instance,
             run,
-            own,
+            own: totals,
             scopes,
             sets,
             lambda: 0.0,
@@ -355,7 +354,7 @@ impl<'a> Search<'a> {
         let kept = self.kept()?;
         let quality =
             |(&kept, own): (&f64, f64)| if own > 0.0 { (kept / own).min(1.0) } else { 1.0 };
-        let own = self.own.totals.iter().map(|totals| totals.own);
+        let own = self.own.iter().map(|totals| totals.own);
         let all = (0..).map(TaskIndex).zip(kept.iter().zip(own).map(quality));
         let free = |(task, _): &(TaskIndex, f64)| !self.instance.given.contains(*task);
         let qualities: Vec<_> = all.filter(free).collect();
@@ -395,7 +394,7 @@ impl<'a> Search<'a> {
     }
 
     fn finish(self) -> Masks {
-        let retention = self.own.totals.iter().zip(self.figures.kept);
+        let retention = self.own.iter().zip(self.figures.kept);
         let retention: Vec<Retention> = retention.map(|(own, kept)| own.shares(kept)).collect();
         let method = Method {
             algorithm: "joint/1",
