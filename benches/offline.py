@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 try:
@@ -63,6 +63,14 @@ def weights(name: str, shape: list[int]) -> bytes:
     return (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
 
 
+def plain(name: str, shape: list[int]) -> bytes:
+    """Bytes that are not zero."""
+    return seeded(name).integers(1, 255, shape, dtype=np.uint8).tobytes()
+
+
+CONTENT = {"BF16": weights, "U8": plain}
+
+
 def norms(task: str, spread: float) -> Callable[[str, list[int]], bytes]:
     """What all tasks have in common, times what is a task's own: by runs of channels, as blocks see them."""
 
@@ -84,28 +92,30 @@ def transformer(layers: int, hidden: int, mlp: int) -> list[tuple[str, str, list
     return [(f"layers.{layer}.{part}.weight", "BF16", shape) for layer in range(layers) for part, shape in shapes.items()]
 
 
-def recipe(folder: Path, tasks: int, spread: float, **more: object) -> Path:
-    """1 GiB of bf16: 40 layers of about 25 MiB."""
-    tensors = transformer(40, 1024, 3072)
-    model = folder / "model.safetensors"
+# 1 GiB of bf16: 40 layers of about 26 MiB.
+MODEL = transformer(40, 1024, 3072)
+
+
+def recipe(folder: Path, name: str, tensors: list[tuple[str, str, list[int]]], tasks: int, spread: float) -> Path:
+    """The recipe of a model that is made if it is not there, with tasks that each keep half."""
+    model = folder / f"{name}.safetensors"
     if not model.exists():
-        write(model, tensors, weights)
+        write(model, tensors, CONTENT[tensors[0][1]])
     entries = []
     for task in range(tasks):
-        path = folder / f"norms-{task}-{spread}.safetensors"
+        path = folder / f"{name}-norms-{task}-{spread}.safetensors"
         if not path.exists():
             write(path, [(name, "F32", shape[1:]) for name, _, shape in tensors], norms(str(task), spread))
         entries.append({"name": f"task-{task}", "keep": 0.5, "norms": path.name})
     text = {
-        "model": "bench",
-        "output": "model.mesh",
+        "model": name,
+        "output": f"{name}.mesh",
         "weights": model.name,
         "block": {"rows": 64, "cols": 64},
         "prune": {"include": ["layers.*"]},
         "tasks": entries,
-        **more,
     }
-    path = folder / "recipe.yaml"
+    path = folder / f"{name}.yaml"
     path.write_text(json.dumps(text))
     return path
 
@@ -123,7 +133,8 @@ def run(*command: object) -> tuple[float, int, bytes]:
         return seconds, int(kib.read()) * 1024, finished.stdout
 
 
-def interleaved(rounds: int, commands: dict[str, list[object]]) -> Iterator[tuple[str, list[float]]]:
+def interleaved(rounds: int, commands: dict[str, list[object]]) -> dict[str, list[float]]:
+    """By name the seconds of each round; the commands take turns."""
     times: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds + 1):
         for name, command in commands.items():
@@ -132,11 +143,11 @@ def interleaved(rounds: int, commands: dict[str, list[object]]) -> Iterator[tupl
             # The first round brings the input into the page cache, for all alike.
             if number > 0:
                 times[name].append(seconds)
-    yield from times.items()
+    return times
 
 
 def speed(folder: Path, rounds: int) -> None:
-    path = recipe(folder, 6, SPREAD)
+    path = recipe(folder, "model", MODEL, 6, SPREAD)
     model = folder / "model.safetensors"
     copy = folder / "copy.safetensors"
     commands = {
@@ -146,7 +157,7 @@ def speed(folder: Path, rounds: int) -> None:
         "pack": [PROGRAM, "pack", path, "--json"],
     }
     medians = {}
-    for name, times in interleaved(rounds, commands):
+    for name, times in interleaved(rounds, commands).items():
         medians[name] = statistics.median(times)
         print(f"{name:12} median {medians[name]:6.2f} s  ({min(times):.2f} to {max(times):.2f})")
     for name in ("compile", "pack"):
@@ -154,15 +165,15 @@ def speed(folder: Path, rounds: int) -> None:
               f"{medians['cp and sync'] / medians[name]:.2f} of cp and sync")
     _, memory, printed = run(PROGRAM, "compile", path, "--json")
     blocks = json.loads(printed)["blocks"]
-    largest = max(2 * int(np.prod(shape)) for _, _, shape in transformer(40, 1024, 3072))
-    places = sum(int(np.prod(shape)) // 4096 for _, _, shape in transformer(40, 1024, 3072))
+    elements = [int(np.prod(shape)) for _, _, shape in MODEL]
+    largest, places = 2 * max(elements), sum(elements) // 4096
     allowed = 2 * largest + 64 * places
     print(f"memory: {memory / MIB:.1f} MiB for {places} places ({blocks} blocks); twice the largest tensor and 64 bytes "
           f"a place are {allowed / MIB:.1f} MiB")
 
 
 def layout(folder: Path, _: int) -> None:
-    path = recipe(folder, 6, SPREAD)
+    path = recipe(folder, "model", MODEL, 6, SPREAD)
     _, _, printed = run(PROGRAM, "pack", path, "--json")
     figures = json.loads(printed)
     print(f"mean difference {100 * figures['mean_diff']:.2f} % of a task, {figures['blocks']} blocks")
@@ -174,27 +185,11 @@ def layout(folder: Path, _: int) -> None:
 def scale(folder: Path, _: int) -> None:
     """A model of 4 GiB in blocks of a page, the smallest there are: 1 M blocks."""
     tensors = [(f"layers.{layer}.weight", "U8", [8192, 8192]) for layer in range(64)]
-    model = folder / "large.safetensors"
-    if not model.exists():
-        write(model, tensors, lambda name, shape: seeded(name).integers(1, 255, shape, dtype=np.uint8).tobytes())
-    entries = []
-    for task in range(64):
-        path = folder / f"large-norms-{task}.safetensors"
-        if not path.exists():
-            write(path, [(name, "F32", shape[1:]) for name, _, shape in tensors], norms(f"{task}", 0.2))
-        entries.append({"name": f"task-{task}", "keep": 0.5, "norms": path.name})
-    path = folder / "large.yaml"
+    path = recipe(folder, "large", tensors, 64, 0.2)
+    text = json.loads(path.read_text())
     pairs = [{"from": f"task-{a}", "to": f"task-{(a + step) % 64}", "weight": 1 + (a * step) % 7}
              for a in range(64) for step in (1, 2, 5, 11)]
     for name, transitions in {"every switch as likely": None, "four switches from each task": {"pairs": pairs}}.items():
-        text = {
-            "model": "large",
-            "output": "large.mesh",
-            "weights": model.name,
-            "block": {"rows": 64, "cols": 64},
-            "prune": {"include": ["*"]},
-            "tasks": entries,
-        }
         path.write_text(json.dumps(text | ({"transitions": transitions} if transitions else {})))
         seconds, memory, printed = run(PROGRAM, "align", path, "--json")
         figures = json.loads(printed)

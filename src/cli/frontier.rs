@@ -107,62 +107,76 @@ fn plot(frontier: &Frontier) -> String {
 pub(super) fn svg(frontier: &Frontier) -> String {
     let axes = Axes::of(frontier);
     let ((width, height), (left, bottom)) = (SIZE, MARGIN);
-    let place = |point: &FrontierPoint, quality: f64| {
-        let x =
-            left + axes.x(switch_bytes(frontier, point)).clamp(0.0, 1.0) * (width - left - 30.0);
-        let y = 40.0 + (1.0 - axes.y(quality).clamp(0.0, 1.0)) * (height - bottom - 40.0);
-        (x, y)
-    };
-    let line = |quality: fn(&FrontierPoint) -> f64| {
-        let points = frontier.points.iter().map(|point| place(point, quality(point)));
-        points.map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ")
-    };
-    let mut marks = String::new();
-    for point in &frontier.points {
-        let ((x, mean), (_, least)) =
-            (place(point, point.mean_quality), place(point, point.least_quality));
-        let about = format!(
-            "λ = {:.5}: {} a switch, mean {}, least {}",
-            point.lambda,
-            bytes(switch_bytes(frontier, point) as u64),
-            quality(point.mean_quality),
-            quality(point.least_quality)
-        );
-        let class = if point.lambda > 0.0 { "mean" } else { "own" };
-        let _ = writeln!(
-            marks,
-            "<circle class=\"least\" cx=\"{x:.1}\" cy=\"{least:.1}\" r=\"3\"><title>{about}</title></circle>\n\
-             <circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{mean:.1}\" r=\"4\"><title>{about}</title></circle>"
-        );
-    }
-    let (floor, right, middle) =
-        (height - bottom, width - 30.0, left + (width - left - 30.0) / 2.0);
-    format!(
+    let (floor, right) = (height - bottom, width - 30.0);
+    let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"sans-serif\" font-size=\"13\">\n<style>\n{STYLE}</style>\n\
          <rect class=\"ground\" width=\"{width}\" height=\"{height}\"/>\n\
-         <text x=\"{left}\" y=\"22\">model {}: what tasks retain of what their own best masks do</text>\n\
-         <path class=\"axis\" d=\"M{left} 40V{floor}H{right}\"/>\n\
-         <text x=\"{label}\" y=\"45\" text-anchor=\"end\">{}</text>\n\
-         <text x=\"{label}\" y=\"{floor}\" text-anchor=\"end\">{}</text>\n\
-         <text x=\"{left}\" y=\"{below}\">none</text>\n\
-         <text x=\"{right}\" y=\"{below}\" text-anchor=\"end\">{}</text>\n\
-         <text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">expected bytes of a switch (logarithmic)</text>\n\
-         <polyline class=\"least\" points=\"{}\"/>\n<polyline class=\"mean\" points=\"{}\"/>\n{marks}\
-         <text class=\"mean\" x=\"{right}\" y=\"{legend}\" text-anchor=\"end\">mean of the tasks</text>\n\
-         <text class=\"least\" x=\"{right}\" y=\"{legend_2}\" text-anchor=\"end\">the task that loses most</text>\n\
-         <text class=\"own\" x=\"{right}\" y=\"{legend_3}\" text-anchor=\"end\">independent masks</text>\n</svg>\n",
-        frontier.model,
-        quality(1.0),
-        quality(axes.least_quality),
-        bytes(axes.bytes.1 as u64),
-        line(|point| point.least_quality),
-        line(|point| point.mean_quality),
-        label = left - 8.0,
-        below = floor + 22.0,
-        legend = floor - 52.0,
-        legend_2 = floor - 34.0,
-        legend_3 = floor - 16.0,
+         <path class=\"axis\" d=\"M{left} 40V{floor}H{right}\"/>\n"
+    );
+    let title =
+        format!("model {}: what tasks retain of what their own best masks do", frontier.model);
+    label(&mut text, "", (left, 22.0), "start", &title);
+    label(&mut text, "", (left - 8.0, 45.0), "end", &quality(1.0));
+    label(&mut text, "", (left - 8.0, floor), "end", &quality(axes.least_quality));
+    let below = floor + 22.0;
+    label(&mut text, "", (left, below), "start", "none");
+    label(&mut text, "", (right, below), "end", &bytes(axes.bytes.1 as u64));
+    let middle = f64::midpoint(left, right);
+    label(&mut text, "", (middle, below), "middle", "expected bytes of a switch (logarithmic)");
+    draw_points(&mut text, frontier, &axes);
+    label(&mut text, "mean", (right, floor - 52.0), "end", "mean of the tasks");
+    label(&mut text, "least", (right, floor - 34.0), "end", "the task that loses most");
+    label(&mut text, "own", (right, floor - 16.0), "end", "independent masks");
+    text + "</svg>\n"
+}
+
+fn label(svg: &mut String, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        svg,
+        "<text class=\"{class}\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{text}</text>"
+    );
+}
+
+/// What a line shows of a point.
+type Shown = fn(&FrontierPoint) -> f64;
+
+/// A line and a mark for each point, for the mean and for the task that loses most.
+fn draw_points(svg: &mut String, frontier: &Frontier, axes: &Axes) {
+    let ((width, height), (left, bottom)) = (SIZE, MARGIN);
+    let place = |point: &FrontierPoint, quality: f64| {
+        let x = axes.x(switch_bytes(frontier, point)).clamp(0.0, 1.0) * (width - left - 30.0);
+        let y = (1.0 - axes.y(quality).clamp(0.0, 1.0)) * (height - bottom - 40.0);
+        (left + x, 40.0 + y)
+    };
+    let kinds: [(&str, Shown); 2] =
+        [("least", |point| point.least_quality), ("mean", |point| point.mean_quality)];
+    for (kind, quality) in kinds {
+        let places = frontier.points.iter().map(|point| place(point, quality(point)));
+        let line: Vec<_> = places.map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let _ = writeln!(svg, "<polyline class=\"{kind}\" points=\"{}\"/>", line.join(" "));
+    }
+    for point in &frontier.points {
+        let about = describe(frontier, point);
+        for (kind, quality) in kinds {
+            let (x, y) = place(point, quality(point));
+            let class = if kind == "mean" && point.lambda == 0.0 { "own" } else { kind };
+            let _ = writeln!(
+                svg,
+                "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"><title>{about}</title></circle>"
+            );
+        }
+    }
+}
+
+fn describe(frontier: &Frontier, point: &FrontierPoint) -> String {
+    format!(
+        "λ = {:.5}: {} a switch, mean {}, least {}",
+        point.lambda,
+        bytes(switch_bytes(frontier, point) as u64),
+        quality(point.mean_quality),
+        quality(point.least_quality)
     )
 }
 

@@ -20,7 +20,7 @@ use super::{
     source::Tensor,
     taskset::TaskSet,
 };
-use crate::units::TaskIndex;
+use crate::{bundle::Tiling, units::TaskIndex};
 use moments::{Cross, Pooled, Second, TaskMoments};
 use rayon::prelude::*;
 use solve::Rows;
@@ -78,42 +78,22 @@ fn solve_tensor(
     damping: f64,
     run: Run<'_>,
 ) -> Result<Vec<u8>, CompileError> {
-    let tiling = pruned.tiling;
-    let [_, cols] = tiling.shape();
-    let [_, grid_cols] = tiling.grid();
-    let mut with_moments = Vec::new();
-    for task in inputs.task_indices() {
-        if let Some((second, cross)) = inputs.moments(task, &pruned.name)? {
-            with_moments.push(TaskTensors::read(task, second, cross)?);
-        }
-        run.check()?;
-    }
-    let tasks = with_moments.iter().map(|task| task.check(cols));
-    let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
-    let sharing: TaskSet = with_moments.iter().map(|task| task.task).collect();
-    // The solver numbers tasks by their moments.
-    let number = |set: TaskSet| -> TaskSet {
-        let numbers = (0..).map(TaskIndex).zip(sharing.iter());
-        numbers.filter(|(_, task)| set.contains(*task)).map(|(number, _)| number).collect()
-    };
-    let mask: Vec<_> = mask.iter().map(|&set| number(set)).collect();
-    let mut alike = BTreeMap::<&[TaskSet], Vec<usize>>::new();
-    for (row, keepers) in mask.chunks(grid_cols).enumerate() {
-        alike.entry(keepers).or_default().push(row);
-    }
+    let [_, cols] = pruned.tiling.shape();
+    let tensors = TaskTensors::read_all(inputs, pruned, run)?;
+    let moments = tensors.iter().map(|task| task.check(cols));
+    let moments = Pooled::new(cols, &moments.collect::<Result<Vec<_>, _>>()?);
+    let mask = numbered(mask, tensors.iter().map(|task| task.task).collect());
     let weight = inputs.weight(&pruned.name)?;
-    let pooled = Pooled::new(cols, &tasks);
-    let groups: Vec<_> = alike.into_iter().collect();
-    let solved = groups.par_iter().map(|(keepers, rows)| {
-        let values = solve_rows(&weight, pruned, rows, keepers, &pooled, damping)?;
-        Ok((rows, values))
-    });
+    let groups = alike(&mask, pruned.tiling);
+    let solved = groups
+        .par_iter()
+        .map(|(keepers, rows)| solve_rows(&weight, pruned, rows, keepers, &moments, damping));
     let mut bytes = vec![0; weight.len];
-    for group in solved.collect::<Vec<Result<_, CompileError>>>() {
-        let (rows, values) = group?;
+    for ((_, rows), values) in groups.iter().zip(solved.collect::<Vec<_>>()) {
+        let values = values?;
         let mut values = values.as_slice();
         for &row in rows {
-            let part = tiling.band(row).0;
+            let part = pruned.tiling.band(row).0;
             let (own, behind) = values.split_at(part.len());
             bytes[part].copy_from_slice(own);
             values = behind;
@@ -121,6 +101,25 @@ fn solve_tensor(
     }
     run.advance(weight.len)?;
     Ok(bytes)
+}
+
+/// The solver numbers tasks by their moments: those that share values, in their order.
+fn numbered(mask: &[TaskSet], sharing: TaskSet) -> Vec<TaskSet> {
+    let number = |set: &TaskSet| -> TaskSet {
+        let numbers = (0..).map(TaskIndex).zip(sharing.iter());
+        numbers.filter(|(_, task)| set.contains(*task)).map(|(number, _)| number).collect()
+    };
+    mask.iter().map(number).collect()
+}
+
+/// Rows of blocks by who keeps which of their blocks.
+fn alike(mask: &[TaskSet], tiling: Tiling) -> Vec<(&[TaskSet], Vec<usize>)> {
+    let [_, grid_cols] = tiling.grid();
+    let mut alike = BTreeMap::<_, Vec<_>>::new();
+    for (row, keepers) in mask.chunks(grid_cols).enumerate() {
+        alike.entry(keepers).or_default().push(row);
+    }
+    alike.into_iter().collect()
 }
 
 /// Solves for the rows of blocks that have the same keepers; gives their bytes in order.
@@ -161,6 +160,22 @@ struct TaskTensors<'a> {
 }
 
 impl<'a> TaskTensors<'a> {
+    /// Those of all tasks that have any.
+    fn read_all(
+        inputs: &'a Inputs,
+        pruned: &'a Pruned,
+        run: Run<'_>,
+    ) -> Result<Vec<Self>, CompileError> {
+        let mut all = Vec::new();
+        for task in inputs.task_indices() {
+            if let Some((second, cross)) = inputs.moments(task, &pruned.name)? {
+                all.push(Self::read(task, second, cross)?);
+            }
+            run.check()?;
+        }
+        Ok(all)
+    }
+
     fn read(
         task: TaskIndex,
         second: Tensor<'a>,
