@@ -3,8 +3,10 @@
 //!
 //! Values are refused, never adjusted. Offline recipes are `compile::recipe`'s business.
 
+mod raw;
+
 use crate::files::{folder, read_text};
-use bytesize::ByteSize;
+use raw::{RawConfig, RawLimits, RawListen, RawLog, RawModel, RawPeers, RawStorage};
 use rustix::system::sysinfo;
 use serde::Deserialize;
 use std::{
@@ -79,12 +81,27 @@ pub struct ModelConfig {
 /// How bundles are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorageConfig {
-    /// Reading threads.
+    /// Which backend reads.
+    pub backend: StorageBackend,
+    /// Threads of blocking reads.
     pub read_threads: usize,
     /// Reads queued or under way.
     pub reads_in_flight: usize,
     /// Largest read.
     pub read_bytes: u64,
+    /// How long a read may take before the device is held not to answer.
+    pub stall: Duration,
+}
+
+/// Which backend reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageBackend {
+    /// io_uring where the kernel allows it, else blocking calls.
+    #[default]
+    Auto,
+    /// Blocking calls.
+    Preadv,
 }
 
 /// What bounds the daemon's work.
@@ -166,111 +183,6 @@ impl fmt::Display for Problems<'_> {
             write!(f, "{}{key}: {what}", if i == 0 { "" } else { "; " })?;
         }
         Ok(())
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
-    #[serde(default)]
-    listen: RawListen,
-    #[serde(default)]
-    peers: RawPeers,
-    models: Vec<RawModel>,
-    #[serde(default = "enabled")]
-    lock_memory: bool,
-    #[serde(default)]
-    storage: RawStorage,
-    #[serde(default)]
-    limits: RawLimits,
-    #[serde(default)]
-    log: RawLog,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawListen {
-    control: PathBuf,
-    attach: PathBuf,
-    tcp: Option<String>,
-    reflection: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawPeers {
-    uids: Vec<u32>,
-    gids: Vec<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawModel {
-    bundle: PathBuf,
-    pool_bytes: ByteSize,
-    #[serde(default)]
-    initial_task: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawStorage {
-    read_threads: u64,
-    reads_in_flight: u64,
-    read_bytes: ByteSize,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLimits {
-    switch_timeout_ms: u64,
-    drain_timeout_ms: u64,
-    clients_per_session: u64,
-    connections: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLog {
-    filter: String,
-    format: LogFormat,
-}
-
-fn enabled() -> bool {
-    true
-}
-
-impl Default for RawListen {
-    fn default() -> Self {
-        Self {
-            control: "/run/synchromesh/control.sock".into(),
-            attach: "/run/synchromesh/attach.sock".into(),
-            tcp: None,
-            reflection: true,
-        }
-    }
-}
-
-impl Default for RawStorage {
-    fn default() -> Self {
-        Self { read_threads: 4, reads_in_flight: 64, read_bytes: ByteSize::mib(1) }
-    }
-}
-
-impl Default for RawLimits {
-    fn default() -> Self {
-        Self {
-            switch_timeout_ms: 30_000,
-            drain_timeout_ms: 5_000,
-            clients_per_session: 16,
-            connections: 64,
-        }
-    }
-}
-
-impl Default for RawLog {
-    fn default() -> Self {
-        Self { filter: "info".into(), format: LogFormat::Text }
     }
 }
 
@@ -409,12 +321,15 @@ impl Check {
     }
 
     fn storage(&mut self, raw: RawStorage) -> StorageConfig {
-        let RawStorage { read_threads, reads_in_flight, read_bytes } = raw;
+        let RawStorage { backend, read_threads, reads_in_flight, read_bytes, stall_ms } = raw;
         if reads_in_flight < read_threads {
             self.wrong("storage.reads_in_flight", "must not be below storage.read_threads");
         }
         let read_bytes = read_bytes.as_u64();
+        let stall_ms = self.within("storage.stall_ms", stall_ms, 10..=3_600_000);
         StorageConfig {
+            backend,
+            stall: Duration::from_millis(stall_ms),
             read_threads: self.within("storage.read_threads", read_threads, 1..=64) as usize,
             reads_in_flight: self.within("storage.reads_in_flight", reads_in_flight, 1..=4096)
                 as usize,

@@ -295,7 +295,7 @@ fn what_was_loaded_but_never_used_goes_before_all_else() {
 #[test]
 fn a_model_that_is_full_starves_no_other() {
     let models = [("alpha", 4), ("beta", 8)];
-    let mut rig = Rig::new(&models.map(|(m, slots)| (content(m, &[0..4, 4..8]), slots)), LIMITS);
+    let mut rig = Rig::new(&models.map(|(m, slots)| (content(m, &[0..4, 4..8]), slots)), LIMITS, 0);
     let mut ask = |model: &str, task: &str| {
         let target = Target { model: model.into(), session: String::new() };
         let answer = rig.switch(SwitchCommand { target, ..rig.command("", task) });

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 #[test]
 fn r4_what_is_unknown_is_refused_with_the_names_that_exist() {
     let models = ["alpha", "beta"].map(|model| (content(model, &[0..2, 2..4]), 4));
-    let mut rig = Rig::new(&models, LIMITS);
+    let mut rig = Rig::new(&models, LIMITS, 0);
     let known = |names: [&str; 2]| names.map(String::from).to_vec();
     let mut ask = |model: &str, session: &str, task: &str| {
         let target = Target { model: model.into(), session: session.into() };

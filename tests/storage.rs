@@ -15,7 +15,10 @@ use std::{
 };
 use synchromesh::{
     device::{MemoryError, Pool, PoolLayout, Window},
-    storage::{BlockFile, Completion, Preadv, Read, ReadError, Sink, Storage},
+    storage::{
+        Backend, BlockFile, Choice, Completion, Preadv, Priority, Read, ReadError, Resources,
+        Settings, Sink, Started, Storage, Uring, start,
+    },
     units::{BLOCK_ALIGN, BlockIndex, SlotId},
 };
 use tempfile::TempDir;
@@ -37,7 +40,7 @@ impl Rig {
     fn start(make: Make, capacity: usize) -> Self {
         let (sender, done) = mpsc::channel();
         let sink = move |completion| drop(sender.send(completion));
-        Self { storage: make(capacity, Box::new(sink)), done }
+        Self { storage: make(capacity, Arc::new(sink)), done }
     }
 
     fn submit(&self, read: Read) {
@@ -87,7 +90,15 @@ impl Source {
     fn read(&self, first: u32, windows: impl IntoIterator<Item = Window>) -> Read {
         let blocks = (first..).map(BlockIndex).zip(windows).collect();
         let offset = u64::from(first) * BLOCK_ALIGN;
-        Read { model: 3, attempt: 1, file: self.file.clone(), offset, blocks }
+        Read {
+            model: 3,
+            attempt: 1,
+            priority: Priority::Demand,
+            begun: Duration::from_secs(7),
+            file: self.file.clone(),
+            offset,
+            blocks,
+        }
     }
 
     /// Whether a window holds the block.
@@ -98,7 +109,8 @@ impl Source {
     }
 
     fn assert_filled(&self, read: &Read) {
-        assert!((read.model, read.attempt) == (3, 1), "{read:?} came back changed");
+        let kept = (read.model, read.attempt, read.begun) == (3, 1, Duration::from_secs(7));
+        assert!(kept, "{read:?} came back changed");
         let first = u32::try_from(read.offset / BLOCK_ALIGN).unwrap();
         for (expected, (block, window)) in (first..).map(BlockIndex).zip(&read.blocks) {
             assert_eq!(*block, expected, "the order is kept");
@@ -156,6 +168,52 @@ fn a_read_may_have_more_blocks_than_the_kernel_takes_buffers(make: Make) {
         assert_eq!(read.len(), u64::from(count) * BLOCK_ALIGN);
         source.assert_filled(&read);
     }
+}
+
+fn gaps_are_read_through_and_written_nowhere(make: Make) {
+    let (rig, source) = (Rig::start(make, 2), Source::new(700));
+    // The longest gap is larger than what a backend sets aside for what it drops.
+    for wanted in [&[3, 4, 7, 12, 13][..], &[0, 2, 4, 6, 8, 10], &[1, 600, 602]] {
+        let mut windows = windows(16);
+        windows.iter_mut().for_each(|window| window.bytes_mut().fill(0xa5));
+        let untouched = windows.split_off(wanted.len());
+        let mut read = source.read(wanted[0], windows);
+        for ((block, _), &wanted) in read.blocks.iter_mut().zip(wanted) {
+            *block = BlockIndex(wanted);
+        }
+        assert_eq!(read.len(), u64::from(wanted[wanted.len() - 1] - wanted[0] + 1) * BLOCK_ALIGN);
+        let read = rig.read(read);
+        for (block, window) in &read.blocks {
+            assert!(source.is_in(*block, window), "block {block} of {wanted:?}");
+        }
+        assert!(untouched.iter().all(|window| window.bytes() == [0xa5; BLOCK]));
+    }
+}
+
+/// S11: what is read ahead gives way, however much of it waits.
+fn s11_demand_overtakes_what_is_read_ahead(make: Make) {
+    const AHEAD: usize = 40;
+    const DEMAND: usize = 8;
+    let (gate, (sender, done)) = (Arc::new(Mutex::new(())), mpsc::channel());
+    let at_gate = gate.clone();
+    let sink = move |completion| {
+        let _open = at_gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = sender.send(completion);
+    };
+    let rig = Rig { storage: make(AHEAD + DEMAND, Arc::new(sink)), done };
+    let source = Source::new(64);
+    let mut free = windows((AHEAD + DEMAND) as u32);
+    let closed = gate.lock().unwrap();
+    for number in 0..AHEAD + DEMAND {
+        let priority = if number < AHEAD { Priority::Ahead } else { Priority::Demand };
+        rig.submit(Read { priority, ..source.read(number as u32, free.pop()) });
+    }
+    drop(closed);
+    let completed: Vec<_> = (0..AHEAD + DEMAND).map(|_| rig.wait().read).collect();
+    completed.iter().for_each(|read| source.assert_filled(read));
+    let last = completed.iter().rposition(|read| read.priority == Priority::Demand).unwrap();
+    // Up to four threads stood at the gate, each with one read done.
+    assert!(last < DEMAND + 6, "{last} reads before the last on demand");
 }
 
 fn a_read_of_nothing_completes(make: Make) {
@@ -242,7 +300,7 @@ fn a_full_queue_hands_the_read_back_intact_and_has_room_again(make: Make) {
         let _open = at_gate.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = sender.send(completion);
     };
-    let rig = Rig { storage: make(CAPACITY, Box::new(sink)), done };
+    let rig = Rig { storage: make(CAPACITY, Arc::new(sink)), done };
     let source = Source::new(2);
     let mut free = windows(200);
     let mut next = || source.read(1, free.pop());
@@ -369,6 +427,8 @@ macro_rules! conformance {
             a_window_gets_its_block,
             scattered_windows_are_filled_in_order_and_no_others,
             a_read_may_have_more_blocks_than_the_kernel_takes_buffers,
+            gaps_are_read_through_and_written_nowhere,
+            s11_demand_overtakes_what_is_read_ahead,
             a_read_of_nothing_completes,
             reads_at_once_each_complete_exactly_once,
             past_the_end_of_the_file_is_told_and_the_windows_come_back,
@@ -390,4 +450,56 @@ macro_rules! conformance {
     };
 }
 
-conformance!(preadv, preadv_on_one_thread);
+/// A ring that knows neither files nor memory beforehand.
+fn uring(capacity: usize, sink: Sink) -> Box<dyn Storage> {
+    Box::new(Uring::start(capacity, Resources::default(), sink).unwrap().0)
+}
+
+conformance!(preadv, preadv_on_one_thread, uring);
+
+#[test]
+fn registered_files_and_memory_are_read_from_and_into_all_the_same() {
+    let sources = [1, 2].map(|salt| {
+        Source::in_folder(Path::new(env!("CARGO_TARGET_TMPDIR")), 300 * BLOCK_ALIGN, salt)
+    });
+    let layout = PoolLayout::new(5000, BLOCK_ALIGN, 256).unwrap();
+    let (pool, mut windows) = Pool::create::<MemoryError>(layout, false, |_| Ok(())).unwrap();
+    let (sender, done) = mpsc::channel();
+    let sink = Arc::new(move |completion| drop(sender.send(completion)));
+    let files = sources.iter().map(|source| source.file.clone()).collect();
+    let resources = Resources { files, pools: vec![pool] };
+    let (uring, unregistered) = Uring::start(8, resources, sink).unwrap();
+    assert!(unregistered.is_none(), "{unregistered:?}");
+    let rig = Rig { storage: Box::new(uring), done };
+    let mut random = fastrand::Rng::with_seed(4);
+    for round in 0..40 {
+        // In a row, so that the kernel's own account of the memory is used; then apart.
+        windows.sort_by_key(Window::slot);
+        if round % 2 == 1 {
+            random.shuffle(&mut windows);
+        }
+        let taken = windows.split_off(random.usize(0..250));
+        let source = &sources[round % 3 % 2];
+        let read = rig.read(source.read(random.u32(0..40), taken));
+        source.assert_filled(&read);
+        windows.extend(read.blocks.into_iter().map(|(_, window)| window));
+    }
+    assert_eq!(rig.storage.counters().values().failed, 0);
+}
+
+#[test]
+fn s16_where_io_uring_cannot_be_used_blocking_calls_serve_and_say_why() {
+    // A file that cannot be read makes the first read fail.
+    let source = Source::new(4);
+    let folder = Arc::new(BlockFile::open(source.folder.path()).unwrap());
+    let (sender, done) = mpsc::channel();
+    let sink = Arc::new(move |completion| drop(sender.send(completion)));
+    let resources = Resources { files: vec![folder], pools: Vec::new() };
+    let settings = Settings { choice: Choice::Auto, threads: 2, depth: 4 };
+    let Started { storage, fallback } = start(settings, resources, sink).unwrap();
+    assert_eq!(storage.backend(), Backend::Preadv);
+    let reason = fallback.expect("a reason");
+    assert!(reason.starts_with("a first read through io_uring failed: "), "{reason}");
+    let rig = Rig { storage, done };
+    source.assert_filled(&rig.read(source.read(0, windows(3))));
+}

@@ -179,11 +179,12 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
     };
     let up = HumanDuration(Duration::from_millis(status.uptime_ms));
     let mut text = format!("synchromesh {}, {state}, up {up}\n", status.version);
+    text += &storage_line(status.storage.as_ref());
     for model in &status.models {
         let pool = model.pool.unwrap_or_default();
         text += &format!(
             "\nmodel {}, bundle {}\npool: {} slots of {} ({} free, {} filling, {} verifying, {} \
-             resident, {} of them pinned), base {}, {}, {}\n",
+             resident, {} of them pinned), base {}, {}, {} in huge pages, {}\n",
             model.name,
             model.bundle_id,
             pool.slots,
@@ -195,6 +196,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
             pool.pinned,
             bytes(pool.base_bytes),
             if pool.locked { "locked" } else { "not locked" },
+            bytes(pool.huge_bytes),
             if model.direct_io { "direct I/O" } else { "read through the page cache" },
         );
         if model.quarantined_blocks > 0 {
@@ -203,6 +205,21 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
         text += &sessions_table(&model.sessions).render();
     }
     print(&text)
+}
+
+fn storage_line(storage: Option<&proto::StorageStatus>) -> String {
+    let Some(storage) = storage else { return String::new() };
+    let reason = match &storage.fallback_reason[..] {
+        "" => String::new(),
+        reason => format!(" (not io_uring: {reason})"),
+    };
+    format!(
+        "storage: {}{reason}, {} reads of {} in all, {} failed\n",
+        storage.backend,
+        storage.reads,
+        bytes(storage.read_bytes),
+        storage.failed_reads
+    )
 }
 
 fn fetch_status(daemon: &DaemonArgs, model: &str) -> Result<proto::GetStatusResponse, Failure> {

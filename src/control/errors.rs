@@ -33,6 +33,7 @@ pub(super) fn status(error: &EngineError) -> Status {
         E::SessionClosed => (Code::Aborted, "SESSION_CLOSED"),
         E::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         E::Corrupt { .. } => (Code::DataLoss, "BLOCKS_CORRUPT"),
+        E::StorageUnavailable => (Code::Unavailable, "STORAGE_UNAVAILABLE"),
         E::Draining => (Code::Unavailable, "DRAINING"),
         E::Stopped => (Code::Unavailable, "STOPPED"),
     };

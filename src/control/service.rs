@@ -5,9 +5,10 @@ use crate::{
     bundle::Bundle,
     engine::{
         Clock, Command, EngineError, Handle, ModelStatus, Outcome, PoolStatus, Reply,
-        SessionStatus, SwitchCommand, SwitchReport, Target,
+        SessionStatus, StorageStatus, SwitchCommand, SwitchReport, Target,
     },
     proto::{self, task_service_server::TaskService},
+    storage::CounterValues,
     units::Generation,
 };
 use std::{
@@ -116,6 +117,7 @@ impl TaskService for Service {
             state: state.into(),
             uptime_ms: self.clock.now().saturating_sub(self.ready_at).as_millis() as u64,
             models,
+            storage: Some(self.engine.storage().into()),
         }))
     }
 }
@@ -260,8 +262,18 @@ impl From<SessionStatus> for proto::SessionStatus {
 
 impl From<ModelStatus> for proto::ModelStatus {
     fn from(status: ModelStatus) -> Self {
-        let ModelStatus { name, bundle_id, pool, sessions, quarantined, direct_io } = status;
-        let PoolStatus { slot_bytes, base_bytes, slots, pinned, locked } = pool;
+        let ModelStatus {
+            name,
+            bundle_id,
+            pool,
+            sessions,
+            quarantined,
+            read_again,
+            mismatched,
+            request_bytes,
+            direct_io,
+        } = status;
+        let PoolStatus { slot_bytes, base_bytes, slots, pinned, locked, huge_bytes } = pool;
         let all = slots.free + slots.filling + slots.verifying + slots.resident;
         Self {
             name,
@@ -276,10 +288,31 @@ impl From<ModelStatus> for proto::ModelStatus {
                 resident: slots.resident as u64,
                 pinned: pinned as u64,
                 locked,
+                huge_bytes,
             }),
             sessions: sessions.into_iter().map(Into::into).collect(),
             quarantined_blocks: quarantined as u64,
             direct_io,
+            blocks_read_again: read_again,
+            blocks_mismatched: mismatched,
+            request_bytes,
+        }
+    }
+}
+
+impl From<StorageStatus> for proto::StorageStatus {
+    fn from(status: StorageStatus) -> Self {
+        let StorageStatus { backend, fallback, counters } = status;
+        let CounterValues { reads, bytes, failed, short, again, stray } = counters;
+        Self {
+            backend: backend.to_string(),
+            fallback_reason: fallback.map_or_else(String::new, |reason| reason.to_string()),
+            reads,
+            read_bytes: bytes,
+            failed_reads: failed,
+            short_reads: short,
+            deferred_reads: again,
+            stray_completions: stray,
         }
     }
 }

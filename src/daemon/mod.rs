@@ -6,12 +6,13 @@ mod socket;
 
 use crate::{
     attach::Attach,
-    config::{Config, ModelConfig},
+    config::{Config, ModelConfig, StorageBackend, StorageConfig},
     control::{Server, ServerError},
     engine::{
         Clock, Command, Engine, EngineError, Handle, Limits, LoadError, Model, ModelSpec,
         Monotonic, RunError, Runtime, SwitchCommand, Target, run,
     },
+    storage::{Choice, Resources, Settings},
 };
 use sd_notify::NotifyState;
 use socket::SocketPath;
@@ -60,7 +61,7 @@ pub enum DaemonError {
 
 /// Serves until SIGTERM or SIGINT, then finishes what runs.
 pub fn serve(config: &Config) -> Result<(), DaemonError> {
-    let models = load(&config.models, config.lock_memory)?;
+    let models = load(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(serve_models(config, models));
     // Its end would wait for reads that the storage may never finish. Slots own their memory, and
@@ -69,11 +70,13 @@ pub fn serve(config: &Config) -> Result<(), DaemonError> {
     served
 }
 
-fn load(configs: &[ModelConfig], lock_memory: bool) -> Result<Vec<Model>, DaemonError> {
-    let mut models = Vec::<Model>::with_capacity(configs.len());
-    for ModelConfig { bundle, pool_bytes, initial_task: _ } in configs {
-        let spec = ModelSpec { bundle: bundle.clone(), pool_bytes: *pool_bytes, lock_memory };
-        let model = Model::load(&spec)?;
+fn load(config: &Config) -> Result<Vec<Model>, DaemonError> {
+    let mut models = Vec::<Model>::with_capacity(config.models.len());
+    for ModelConfig { bundle, pool_bytes, initial_task: _ } in &config.models {
+        let (bundle, lock_memory) = (bundle.clone(), config.lock_memory);
+        let spec = ModelSpec { bundle, pool_bytes: *pool_bytes, lock_memory };
+        let mut model = Model::load(&spec)?;
+        let request_bytes = model.measure(settings(config));
         if models.iter().any(|other| other.name() == model.name()) {
             return Err(DaemonError::SameModel(model.name().to_owned()));
         }
@@ -82,6 +85,8 @@ fn load(configs: &[ModelConfig], lock_memory: bool) -> Result<Vec<Model>, Daemon
             bundle = %model.bundle().id(),
             blocks = model.bundle().len(),
             tasks = model.bundle().task_indices().count(),
+            request_bytes,
+            huge_bytes = model.status().pool.huge_bytes,
             "loaded"
         );
         models.push(model);
@@ -97,8 +102,8 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
     let attach_path = SocketPath::claim(&listen.attach)?;
 
     let clock: Arc<dyn Clock> = Arc::new(Monotonic::start());
-    let storage = config.storage;
-    let (engine, runtime) = Runtime::start(storage.read_threads, storage.reads_in_flight)?;
+    let (files, pools) = models.iter().map(Model::resources).unzip();
+    let (engine, runtime) = Runtime::start(settings(config), Resources { files, pools })?;
     let names: Vec<_> = models.iter().map(|model| model.name().to_owned()).collect();
     let state = Engine::new(models, limits(config), clock.clone());
     let engine_loop = tokio::spawn(run(state, runtime, clock.clone()));
@@ -143,10 +148,20 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
     Ok(())
 }
 
+fn settings(config: &Config) -> Settings {
+    let StorageConfig { backend, read_threads, reads_in_flight, .. } = config.storage;
+    let choice = match backend {
+        StorageBackend::Auto => Choice::Auto,
+        StorageBackend::Preadv => Choice::Preadv,
+    };
+    Settings { choice, threads: read_threads, depth: reads_in_flight }
+}
+
 fn limits(config: &Config) -> Limits {
     Limits {
         reads_in_flight: config.storage.reads_in_flight,
         read_bytes: config.storage.read_bytes,
+        stall: config.storage.stall,
         switch_timeout: config.limits.switch_timeout,
         clients_per_session: config.limits.clients_per_session,
     }

@@ -4,22 +4,28 @@
 //! owner maps first, and then `F_SEAL_FUTURE_WRITE` makes every later writable mapping, write and
 //! hole punch fail, the owner's own included. Writable memory has no such protection: its user may
 //! punch holes, and then the next access by either side asks the kernel for a page again.
+//!
+//! Large memory is had in huge pages where there are any: from the reserved ones if enough are
+//! free, else the kernel is asked to find some. Fewer pages make for less work at every read.
 
-use memmap2::{MmapOptions, MmapRaw};
+use super::pages::{available_memory, huge_bytes, reserved_huge_pages};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::{
     fs::{
         FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
-        memfd_create,
+        ftruncate, memfd_create,
     },
     io::Errno,
     param::page_size,
-    system::sysinfo,
 };
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 use thiserror::Error;
+
+/// Smaller memory has no use for a huge page.
+const WORTH_HUGE_PAGES: u64 = 2 << 20;
 
 /// What holders of the descriptor may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +107,7 @@ pub struct SharedMemory {
     map: MmapRaw,
     fd: OwnedFd,
     locked: bool,
+    huge_bytes: u64,
 }
 
 impl SharedMemory {
@@ -113,18 +120,18 @@ impl SharedMemory {
         lock: bool,
     ) -> Result<Self, MemoryError> {
         let fail = |source: io::Error| MemoryError::Allocate { what, bytes, source };
-        let len = bytes.max(1).checked_next_multiple_of(page_size() as u64);
-        let len = len.ok_or_else(|| fail(io::ErrorKind::OutOfMemory.into()))?;
         // The kernel would try, and kill other processes on the way.
         let available = available_memory();
-        if len > available {
+        if bytes > available {
             return Err(MemoryError::Exceeds { what, bytes, available });
         }
-        let fd = create(what).map_err(|e| fail(e.into()))?;
-        // Pages come now or never: a page that is missing later would be a SIGBUS.
-        fallocate(&fd, FallocateFlags::empty(), 0, len).map_err(|e| fail(e.into()))?;
-        let size = usize::try_from(len).map_err(|e| fail(io::Error::other(e)))?;
-        let map = MmapOptions::new().len(size).populate().map_raw(&fd).map_err(fail)?;
+        let is_large = bytes >= WORTH_HUGE_PAGES;
+        let (fd, map) = match is_large.then(|| reserved_huge_pages(bytes)).flatten() {
+            Some(page_bytes) => allocate(what, bytes, page_bytes, MemfdFlags::HUGETLB)
+                .or_else(|_| allocate(what, bytes, page_size() as u64, MemfdFlags::empty())),
+            None => allocate(what, bytes, page_size() as u64, MemfdFlags::empty()),
+        }
+        .map_err(fail)?;
         if lock {
             map.lock().map_err(|source| MemoryError::Lock { what, bytes, source })?;
         }
@@ -133,7 +140,8 @@ impl SharedMemory {
             seals |= SealFlags::FUTURE_WRITE;
         }
         fcntl_add_seals(&fd, seals).map_err(|e| fail(e.into()))?;
-        Ok(Self { map, fd, locked: lock })
+        let huge_bytes = if is_large { huge_bytes(map.as_ptr().addr()) } else { 0 };
+        Ok(Self { map, fd, locked: lock, huge_bytes })
     }
 
     /// Maps what another process has created: at least `needed` bytes, sealed so that it cannot
@@ -164,7 +172,7 @@ impl SharedMemory {
             Sharing::ReadOnly => options.map_raw_read_only(&fd),
             Sharing::Writable => options.map_raw(&fd),
         };
-        Ok(Self { map: map.map_err(fail)?, fd, locked: false })
+        Ok(Self { map: map.map_err(fail)?, fd, locked: false, huge_bytes: 0 })
     }
 
     /// Bytes mapped.
@@ -182,27 +190,49 @@ impl SharedMemory {
         self.locked
     }
 
+    /// Bytes that lay in huge pages when the memory was created; they stay so.
+    pub fn huge_bytes(&self) -> u64 {
+        self.huge_bytes
+    }
+
     pub(super) fn ptr(&self) -> *mut u8 {
         self.map.as_mut_ptr()
     }
 }
 
+/// A memfd of whole pages, all of them there, and its mapping.
+fn allocate(
+    what: &str,
+    bytes: u64,
+    page_bytes: u64,
+    flags: MemfdFlags,
+) -> io::Result<(OwnedFd, MmapRaw)> {
+    let len = bytes.max(1).checked_next_multiple_of(page_bytes).ok_or(Errno::NOMEM)?;
+    let size = usize::try_from(len).map_err(io::Error::other)?;
+    let fd = create(what, flags)?;
+    ftruncate(&fd, len)?;
+    let map = MmapOptions::new().len(size).map_raw(&fd)?;
+    if len >= WORTH_HUGE_PAGES {
+        // Some kernels have no huge pages; then there are small ones.
+        let _ = map.advise(Advice::HugePage);
+    }
+    // Pages come now or never: a page that is missing later would be a SIGBUS.
+    match map.advise(Advice::PopulateWrite) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
+            fallocate(&fd, FallocateFlags::empty(), 0, len)?;
+        }
+        result => result?,
+    }
+    Ok((fd, map))
+}
+
 /// A memfd that can be sealed, and never executed where the kernel (6.3 and later) knows that.
-fn create(what: &str) -> Result<OwnedFd, Errno> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+fn create(what: &str, flags: MemfdFlags) -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags;
     match memfd_create(what, flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => memfd_create(what, flags),
         result => result,
     }
-}
-
-/// Bytes that can be had without pushing others out, or at least the size of the machine.
-fn available_memory() -> u64 {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    let total = sysinfo();
-    kib.map_or_else(|| total.totalram * u64::from(total.mem_unit), |kib| kib * 1024)
 }
 
 impl AsFd for SharedMemory {

@@ -7,11 +7,13 @@
 
 mod cell;
 mod memory;
+mod pages;
 mod pool;
 mod table;
 
 pub use cell::{Doorbell, EpochCell};
 pub use memory::{MemoryError, SharedMemory, Sharing};
+pub use pages::MemInfo;
 pub use pool::{Pool, PoolLayout, PoolView, Window};
 pub use table::{
     Active, ActiveTask, MAX_SESSIONS, SessionEntry, TableError, TableView, TableWriter,

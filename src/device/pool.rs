@@ -63,8 +63,8 @@ impl PoolLayout {
     }
 }
 
-/// The daemon's side of a pool.
-#[derive(Debug)]
+/// The daemon's side of a pool. A copy is the same pool.
+#[derive(Clone, Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
 }
@@ -102,6 +102,18 @@ impl Pool {
     /// Where base and slots lie.
     pub fn layout(&self) -> PoolLayout {
         self.shared.layout
+    }
+
+    /// Where all slots lie in this process, and their bytes. Only who has a window writes there.
+    pub(crate) fn slots_region(&self) -> (*mut u8, usize) {
+        let Shared { memory, layout } = &*self.shared;
+        let offset = layout.slots_offset as usize;
+        (memory.ptr().wrapping_add(offset), layout.total_bytes as usize - offset)
+    }
+
+    /// Bytes of the pool that lie in huge pages.
+    pub fn huge_bytes(&self) -> u64 {
+        self.shared.memory.huge_bytes()
     }
 
     /// Whether the pool is locked into memory.

@@ -107,6 +107,12 @@ pub enum EngineError {
         /// The task.
         task: String,
     },
+    /// The device does not answer, or is gone. What is resident can still be switched to.
+    #[error(
+        "the storage device does not answer: tasks that are resident can be switched to; the \
+         session keeps its task"
+    )]
+    StorageUnavailable,
     /// Too many commands wait already.
     #[error("too many commands wait already: try again later")]
     Busy,

@@ -12,6 +12,7 @@ mod answers;
 mod clock;
 mod error;
 mod load;
+mod loading;
 mod model;
 mod pending;
 mod plan;
@@ -30,7 +31,7 @@ pub use clock::{Clock, Monotonic};
 pub use error::{EngineError, LISTED_NAMES};
 pub use load::{LoadError, ModelSpec};
 pub use model::Model;
-pub use run::{Handle, RunError, Runtime, run};
+pub use run::{Handle, RunError, Runtime, StorageStatus, run};
 pub use session::{DEFAULT_SESSION, Session};
 pub use status::{ModelStatus, PoolStatus, SessionStatus};
 pub use verify::{Verified, Verify};
@@ -50,6 +51,8 @@ pub struct Limits {
     pub reads_in_flight: usize,
     /// Largest read, in bytes; at least one block is read at once.
     pub read_bytes: u64,
+    /// How long a read may be under way before the device is held not to answer.
+    pub stall: Duration,
     /// How long a switch may take when its caller sets no earlier deadline.
     pub switch_timeout: Duration,
     /// Clients attached to a session at once.
@@ -74,7 +77,7 @@ pub struct Engine {
 impl Engine {
     /// An engine that serves these models, whose names differ.
     pub fn new(models: Vec<Model>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        let reads = Reads::new(limits.reads_in_flight);
+        let reads = Reads::new(limits.reads_in_flight, limits.stall);
         let (effects, next_member) = (Vec::new(), 1);
         Self { clock, limits, models, reads, effects, next_member, draining: false }
     }
@@ -92,10 +95,13 @@ impl Engine {
             }
             Action::Tick => {}
         }
+        if self.reads.is_stalled(now) {
+            self.each_model(now, Model::break_off);
+        }
         // Not only when a tick comes: under a steady flow of actions none would.
         self.each_model(now, |model, _| model.settle_leases());
         self.each_model(now, Model::retry_waiting);
-        self.reads.pump(&mut self.effects);
+        self.reads.pump(now, &mut self.effects);
         std::mem::take(&mut self.effects)
     }
 
@@ -103,7 +109,9 @@ impl Engine {
     pub fn next_tick(&self) -> Option<Duration> {
         let deadlines = self.models.iter().filter_map(Model::next_deadline);
         let leases = self.models.iter().any(Model::awaits_leases);
-        deadlines.chain(leases.then(|| self.clock.now() + LEASE_POLL)).min()
+        // Nobody is told of a stall while nobody waits.
+        let stall = self.models.iter().any(Model::is_switching).then(|| self.reads.stalls_at());
+        deadlines.chain(stall.flatten()).chain(leases.then(|| self.clock.now() + LEASE_POLL)).min()
     }
 
     /// Whether the engine was told to finish, and has.
@@ -175,7 +183,7 @@ impl Engine {
     }
 
     fn read_done(&mut self, now: Duration, completion: Completion) {
-        self.reads.finished();
+        self.reads.finished(completion.read.begun);
         let model = completion.read.model;
         self.with_model(now, model, |model, cx| model.read_done(cx, completion));
     }

@@ -5,7 +5,7 @@ use super::{
     answers::Answers,
     check_name,
     clock::Clock,
-    pending::Waiting,
+    pending::{Caller, Waiting},
     reads::Reads,
     session::{DEFAULT_SESSION, Session},
 };
@@ -13,7 +13,8 @@ use crate::{
     bundle::Bundle,
     device::{MAX_SESSIONS, Pool, SessionEntry},
     residency::Residency,
-    storage::BlockFile,
+    storage::{self, BlockFile, Settings},
+    units::BlockIndex,
 };
 use std::{
     fs::File,
@@ -37,6 +38,14 @@ pub struct Model {
     pub(super) answers: Answers,
     /// Sessions whose switch waits for room, in the order of their calls.
     pub(super) waiting: Waiting,
+    /// What one more request costs on the device, in bytes that could be read meanwhile.
+    pub(super) request_bytes: u64,
+    /// Blocks that were read again after a first failure.
+    pub(super) read_again: u64,
+    /// Blocks that did not match their checksum when they were read.
+    pub(super) mismatched: u64,
+    /// A list that the next switch uses, so that it need not get memory for one.
+    pub(super) no_callers: Vec<Caller>,
 }
 
 /// What a step of a model may use.
@@ -55,9 +64,43 @@ impl Model {
     /// A model with an empty pool and its default session.
     pub(super) fn new(file: Arc<BlockFile>, shown: File, pool: Pool, residency: Residency) -> Self {
         let mut sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| None).collect();
-        sessions[0] = SessionEntry::new(0).map(|entry| Session::new(DEFAULT_SESSION.into(), entry));
-        let (answers, waiting) = (Answers::default(), Waiting::default());
-        Self { file, shown, pool, residency, sessions, answers, waiting }
+        sessions[0] = SessionEntry::new(0).map(|entry| Session::new(DEFAULT_SESSION, entry));
+        let request_bytes = residency.bundle().meta().layout.request_bytes;
+        Self {
+            file,
+            shown,
+            pool,
+            residency,
+            sessions,
+            answers: Answers::default(),
+            waiting: Waiting::default(),
+            request_bytes,
+            read_again: 0,
+            mismatched: 0,
+            no_callers: Vec::new(),
+        }
+    }
+
+    /// Measures what one more request costs here; until then it is what the bundle was laid out
+    /// for. Gives the bytes that could be read meanwhile.
+    pub fn measure(&mut self, settings: Settings) -> u64 {
+        let bundle = self.bundle();
+        let (first, block_bytes) = (bundle.block_offset(BlockIndex(0)), bundle.block().bytes());
+        let region = first..first + bundle.len() as u64 * block_bytes;
+        if let Some(bytes) = storage::request_bytes(settings, &self.file, region, block_bytes) {
+            self.request_bytes = bytes;
+        }
+        self.request_bytes
+    }
+
+    /// Sets what one more request costs, in bytes that could be read meanwhile.
+    pub fn set_request_bytes(&mut self, bytes: u64) {
+        self.request_bytes = bytes;
+    }
+
+    /// What the model reads from and into.
+    pub fn resources(&self) -> (Arc<BlockFile>, Pool) {
+        (self.file.clone(), self.pool.clone())
     }
 
     /// The bundle that is served.
@@ -74,10 +117,10 @@ impl Model {
     pub(super) fn find_session(&self, name: &str) -> Result<SessionEntry, EngineError> {
         let name = if name.is_empty() { DEFAULT_SESSION } else { name };
         check_name(SESSION_NAME, name)?;
-        let found = self.open_sessions().find(|session| session.name == name);
+        let found = self.open_sessions().find(|session| &*session.name == name);
         found.map(|session| session.entry).ok_or_else(|| EngineError::UnknownSession {
             name: name.into(),
-            known: self.open_sessions().map(|session| session.name.clone()).collect(),
+            known: self.open_sessions().map(|session| session.name.to_string()).collect(),
         })
     }
 
@@ -91,13 +134,13 @@ impl Model {
 
     pub(super) fn open_session(&mut self, name: &str) -> Result<SessionStatus, EngineError> {
         check_name(SESSION_NAME, name)?;
-        if self.open_sessions().any(|session| session.name == name) {
+        if self.open_sessions().any(|session| &*session.name == name) {
             return Err(EngineError::SessionExists(name.into()));
         }
         let full = EngineError::TooManySessions(MAX_SESSIONS);
         let place = self.sessions.iter().position(Option::is_none).ok_or(full.clone())?;
         let entry = SessionEntry::new(place as u32).ok_or(full)?;
-        let session = Session::new(name.into(), entry);
+        let session = Session::new(name, entry);
         self.residency.table().publish(entry, session.active);
         let status = session.status(self.bundle());
         self.sessions[place] = Some(session);
@@ -113,11 +156,11 @@ impl Model {
     ) -> Result<(), EngineError> {
         let entry = self.find_session(name)?;
         let Some(session) = self.session(entry) else { return Ok(()) };
-        if session.name == DEFAULT_SESSION {
+        if &*session.name == DEFAULT_SESSION {
             return Err(EngineError::DefaultSession);
         }
         if session.clients() > 0 {
-            let (name, clients) = (session.name.clone(), session.clients());
+            let (name, clients) = (session.name.to_string(), session.clients());
             return Err(EngineError::SessionInUse { name, clients });
         }
         self.fail(entry, &EngineError::SessionClosed);
@@ -127,7 +170,7 @@ impl Model {
             if let Some(task) = session.active.task {
                 self.residency.unpin(task);
             }
-            let fresh = Session::new(String::new(), entry).active;
+            let fresh = Session::new("", entry).active;
             self.residency.table().publish(entry, fresh);
             self.answers.forget(&session.name);
         }
@@ -169,18 +212,14 @@ impl Model {
     /// Lets go of old generations that no client reads any more.
     pub(super) fn settle_leases(&mut self) {
         for session in self.sessions.iter_mut().flatten() {
-            let draining = std::mem::take(&mut session.draining);
-            let (held, over): (Vec<_>, Vec<_>) =
-                draining.into_iter().partition(|old| session.leases(old.generation));
-            session.draining = held;
-            over.into_iter().for_each(|old| self.residency.unpin(old.task));
+            session.settle(|task| self.residency.unpin(task));
         }
     }
 
-    pub(super) fn status(&self) -> ModelStatus {
+    /// The model's state.
+    pub fn status(&self) -> ModelStatus {
         let layout = self.pool.layout();
-        let mut pinned = self.residency.resident().clone();
-        pinned.intersect_with(&self.residency.pinned());
+        let slots = self.residency.slots().counts();
         let mut sessions: Vec<_> =
             self.open_sessions().map(|session| session.status(self.bundle())).collect();
         sessions.sort_by(|a, b| a.session.cmp(&b.session));
@@ -190,29 +229,29 @@ impl Model {
             pool: PoolStatus {
                 slot_bytes: layout.slot_bytes(),
                 base_bytes: layout.base_bytes(),
-                slots: self.residency.slots().counts(),
-                pinned: pinned.count_ones(..),
+                slots,
+                pinned: slots.resident - self.residency.room().evictable,
                 locked: self.pool.locked(),
+                huge_bytes: self.pool.huge_bytes(),
             },
             sessions,
             quarantined: self.residency.quarantined().count_ones(..),
+            read_again: self.read_again,
+            mismatched: self.mismatched,
+            request_bytes: self.request_bytes,
             direct_io: self.file.direct(),
         }
     }
 
     pub(super) fn assert_invariants(&self) {
         self.residency.assert_invariants();
-        let pinned = self.residency.pinned();
         for session in self.open_sessions() {
-            if let Some(task) = session.active.task {
+            let leased = session.draining.iter().map(|old| old.task);
+            for task in session.active.task.into_iter().chain(leased) {
                 let blocks = self.bundle().task_blocks(task);
-                assert!(blocks.is_subset(self.residency.resident()), "the active task is there");
-                assert!(blocks.is_subset(&pinned), "the active task is pinned");
-            }
-            for old in &session.draining {
-                let blocks = self.bundle().task_blocks(old.task);
-                assert!(blocks.is_subset(self.residency.resident()), "a leased task is there");
-                assert!(blocks.is_subset(&pinned), "a leased task is pinned");
+                assert!(blocks.is_subset(self.residency.resident()), "what is read is there");
+                let mut blocks = blocks.ones().map(|block| BlockIndex(block as u32));
+                assert!(blocks.all(|block| self.residency.is_pinned(block)), "and is pinned");
             }
         }
         self.assert_pending_invariants();

@@ -24,8 +24,6 @@ pub(super) struct Caller {
 
 /// How far the loading is.
 pub(super) struct Load {
-    /// Blocks not yet resident.
-    pub(super) missing: usize,
     pub(super) reused: usize,
     pub(super) read: usize,
     pub(super) evicted: usize,

@@ -1,27 +1,46 @@
-//! From missing blocks to requests: blocks that are adjacent on disk are read together.
+//! From missing blocks to requests: blocks that lie near each other on disk are read together.
+//!
+//! A gap is read through where that costs less than another request. Which slots the blocks go to
+//! is `residency`'s business.
 
 use crate::units::BlockIndex;
-use std::ops::Range;
 
-/// Groups ascending block indices into runs of neighbours, none longer than `longest` blocks.
-pub(super) fn extents(
-    blocks: impl IntoIterator<Item = usize>,
-    longest: usize,
-) -> impl Iterator<Item = Range<u32>> {
-    let mut blocks = blocks.into_iter().map(|block| block as u32).peekable();
-    std::iter::from_fn(move || {
-        let start = blocks.next()?;
-        let mut end = start + 1;
-        while (end - start) < longest as u32 && blocks.next_if_eq(&end).is_some() {
-            end += 1;
-        }
-        Some(start..end)
-    })
+/// What requests may look like, in blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Longest request, at least one block.
+    pub(super) longest: u32,
+    /// Longest gap that is read through.
+    pub(super) gap: u32,
 }
 
-/// The blocks of an extent.
-pub(super) fn blocks(extent: Range<u32>) -> impl Iterator<Item = BlockIndex> {
-    extent.map(BlockIndex)
+impl Shape {
+    /// For requests of at most `read_bytes`, each of which costs as much as `request_bytes`.
+    pub(super) fn new(block_bytes: u64, read_bytes: u64, request_bytes: u64) -> Self {
+        let blocks = |bytes: u64| u32::try_from(bytes / block_bytes).unwrap_or(u32::MAX);
+        Self { longest: blocks(read_bytes).max(1), gap: blocks(request_bytes) }
+    }
+
+    /// Groups ascending blocks into as few requests as the shape allows.
+    pub(super) fn requests(
+        self,
+        blocks: impl IntoIterator<Item = BlockIndex>,
+    ) -> impl Iterator<Item = Vec<BlockIndex>> {
+        let mut blocks = blocks.into_iter().peekable();
+        std::iter::from_fn(move || {
+            let first = blocks.next()?;
+            let mut request = vec![first];
+            let mut last = first;
+            let fits = |last: BlockIndex, next: &BlockIndex| {
+                next.0 - last.0 - 1 <= self.gap && next.0 - first.0 < self.longest
+            };
+            while let Some(next) = blocks.next_if(|next| fits(last, next)) {
+                request.push(next);
+                last = next;
+            }
+            Some(request)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -30,27 +49,50 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
+    fn requests(shape: Shape, blocks: impl IntoIterator<Item = u32>) -> Vec<Vec<u32>> {
+        let requests = shape.requests(blocks.into_iter().map(BlockIndex));
+        requests.map(|request| request.into_iter().map(|block| block.0).collect()).collect()
+    }
+
     #[test]
-    fn neighbours_share_an_extent_up_to_the_longest() {
-        let runs: Vec<_> = extents([0, 1, 2, 3, 4, 7, 9, 10], 3).collect();
-        assert_eq!(runs, [0..3, 3..5, 7..8, 9..11]);
-        assert_eq!(extents([], 3).count(), 0);
+    fn neighbours_share_a_request_up_to_the_longest() {
+        let shape = Shape { longest: 3, gap: 0 };
+        let expected = [vec![0, 1, 2], vec![3, 4], vec![7], vec![9, 10]];
+        assert_eq!(requests(shape, [0, 1, 2, 3, 4, 7, 9, 10]), expected);
+        assert_eq!(requests(shape, []), Vec::<Vec<u32>>::new());
+    }
+
+    #[test]
+    fn gaps_are_read_through_where_another_request_would_cost_more() {
+        let shape = Shape::new(4096, 64 << 10, 9000);
+        assert_eq!(shape, Shape { longest: 16, gap: 2 });
+        assert_eq!(requests(shape, [0, 3, 7, 9]), [vec![0, 3], vec![7, 9]]);
+        assert_eq!(Shape::new(16 << 20, 1 << 20, 9000), Shape { longest: 1, gap: 0 });
     }
 
     proptest! {
         #[test]
-        fn extents_cover_exactly_the_blocks_and_are_as_few_as_can_be(
-            set in prop::collection::btree_set(0usize..200, 0..100),
-            longest in 1usize..20,
+        fn requests_hold_exactly_the_blocks_and_are_as_few_as_can_be(
+            set in prop::collection::btree_set(0u32..200, 0..100),
+            longest in 1u32..20,
+            gap in 0u32..4,
         ) {
-            let runs: Vec<_> = extents(set.iter().copied(), longest).collect();
-            let covered: Vec<_> = runs.iter().cloned().flatten().map(|b| b as usize).collect();
-            prop_assert_eq!(covered.iter().copied().collect::<BTreeSet<_>>(), set);
-            for pair in runs.windows(2) {
-                let full = pair[0].len() == longest;
-                prop_assert!(pair[0].end < pair[1].start || full && pair[0].end == pair[1].start);
+            let requests = requests(Shape { longest, gap }, set.iter().copied());
+            let covered: Vec<_> = requests.iter().flatten().copied().collect();
+            prop_assert_eq!(covered, set.iter().copied().collect::<Vec<_>>());
+            for request in &requests {
+                let near = request.windows(2).all(|pair| pair[1] - pair[0] <= gap + 1);
+                prop_assert!(near && request[request.len() - 1] - request[0] < longest);
             }
-            prop_assert!(runs.iter().all(|run| run.len() <= longest));
+            // From the left, no request could have taken one block more: the fewest there can be.
+            for pair in requests.windows(2) {
+                let (first, last) = (pair[0][0], pair[0][pair[0].len() - 1]);
+                let next = pair[1][0];
+                prop_assert!(next - last > gap + 1 || next - first >= longest);
+            }
+            prop_assert!(set.is_empty() || requests.iter().all(|request| !request.is_empty()));
+            prop_assert_eq!(set.len(), requests.iter().map(Vec::len).sum::<usize>());
+            let _: BTreeSet<u32> = set;
         }
     }
 }

@@ -1,19 +1,28 @@
-//! Reads that wait for their turn, and how many are under way.
+//! Reads that wait for their turn, and those under way.
 
 use super::Effect;
 use crate::storage::Read;
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
-/// The queue of reads, first in, first out; retries go first.
+/// The queue of reads, first in, first out; what is read again goes first.
 pub(super) struct Reads {
     backlog: VecDeque<Read>,
+    /// How many reads under way were begun at each moment.
+    begun: BTreeMap<Duration, usize>,
     in_flight: usize,
     limit: usize,
+    stall: Duration,
 }
 
 impl Reads {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { backlog: VecDeque::new(), in_flight: 0, limit: limit.max(1) }
+    /// At most `limit` reads are under way. One that is for longer than `stall` means that the
+    /// device does not answer.
+    pub(super) fn new(limit: usize, stall: Duration) -> Self {
+        let (backlog, begun) = (VecDeque::new(), BTreeMap::new());
+        Self { backlog, begun, in_flight: 0, limit: limit.max(1), stall }
     }
 
     pub(super) fn push(&mut self, read: Read) {
@@ -34,17 +43,34 @@ impl Reads {
         self.backlog.is_empty() && self.in_flight == 0
     }
 
-    /// Notes that a read has ended.
-    pub(super) fn finished(&mut self) {
+    /// When a read under way will have taken too long.
+    pub(super) fn stalls_at(&self) -> Option<Duration> {
+        self.begun.keys().next().map(|&begun| begun.saturating_add(self.stall))
+    }
+
+    /// Whether the device does not answer.
+    pub(super) fn is_stalled(&self, now: Duration) -> bool {
+        self.stalls_at().is_some_and(|at| at <= now)
+    }
+
+    /// Notes that a read has ended that was begun then.
+    pub(super) fn finished(&mut self, begun: Duration) {
         assert!(self.in_flight > 0, "only what was begun can end");
         self.in_flight -= 1;
+        let Some(count) = self.begun.get_mut(&begun) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.begun.remove(&begun);
+        }
     }
 
     /// Begins as many reads as may be under way.
-    pub(super) fn pump(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn pump(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         while self.in_flight < self.limit {
-            let Some(read) = self.backlog.pop_front() else { return };
+            let Some(mut read) = self.backlog.pop_front() else { return };
             self.in_flight += 1;
+            read.begun = now;
+            *self.begun.entry(now).or_default() += 1;
             effects.push(Effect::Read(read));
         }
     }
@@ -60,5 +86,6 @@ impl Reads {
     pub(super) fn assert_invariants(&self) {
         assert!(self.in_flight <= self.limit, "no more reads than allowed");
         assert!(self.backlog.is_empty() || self.in_flight == self.limit, "no idle storage");
+        assert_eq!(self.begun.values().sum::<usize>(), self.in_flight, "each has its beginning");
     }
 }

@@ -1,7 +1,10 @@
 //! The engine at work: the loop that feeds it, and the threads that do what it asks for.
 
 use super::{Action, Clock, Command, Effect, Engine, EngineError, Reply, Verify};
-use crate::storage::{Completion, Preadv, ReadError, Storage};
+use crate::storage::{
+    self, Backend, Completion, CounterValues, Counters, ReadError, Resources, Settings, Sink,
+    Started, Storage,
+};
 use std::{
     io,
     sync::{Arc, mpsc as threads},
@@ -21,6 +24,20 @@ const COMMAND_QUEUE: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    backend: Backend,
+    fallback: Option<Arc<str>>,
+    counters: Arc<Counters>,
+}
+
+/// The state of the storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageStatus {
+    /// How reads are carried out.
+    pub backend: Backend,
+    /// Why not by io_uring, if that was tried.
+    pub fallback: Option<Arc<str>>,
+    /// What was met so far.
+    pub counters: CounterValues,
 }
 
 /// Why the engine's threads could not be started.
@@ -59,19 +76,35 @@ impl Handle {
     pub async fn tell(&self, command: Command) {
         let _ = self.commands.send(command).await;
     }
+
+    /// Tells the state of the storage.
+    pub fn storage(&self) -> StorageStatus {
+        let Self { backend, fallback, counters, commands: _ } = self;
+        let counters = counters.values();
+        StorageStatus { backend: *backend, fallback: fallback.clone(), counters }
+    }
 }
 
 impl Runtime {
-    /// Starts the threads: `read_threads` for storage, one for verification.
-    pub fn start(read_threads: usize, reads_in_flight: usize) -> Result<(Handle, Self), RunError> {
+    /// Starts the threads: those of the storage, and one for verification.
+    pub fn start(settings: Settings, resources: Resources) -> Result<(Handle, Self), RunError> {
+        Self::with_storage(|sink| storage::start(settings, resources, sink))
+    }
+
+    /// The same with a storage of the caller's.
+    pub fn with_storage(
+        make: impl FnOnce(Sink) -> io::Result<Started>,
+    ) -> Result<(Handle, Self), RunError> {
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         // Bounded by the slots: every result owns the windows of some.
         let (results_in, results) = mpsc::unbounded_channel();
         let done = results_in.clone();
         let sink = move |completion| drop(done.send(Action::ReadDone(completion)));
-        let storage = Box::new(Preadv::start(read_threads, reads_in_flight, Box::new(sink))?);
+        let Started { storage, fallback } = make(Arc::new(sink))?;
         let verifier = Verifier::start(results_in.clone())?;
-        let handle = Handle { commands: sender };
+        let (backend, counters) = (storage.backend(), storage.counters());
+        let fallback = fallback.map(Arc::from);
+        let handle = Handle { commands: sender, backend, fallback, counters };
         Ok((handle, Self { commands, results, results_in, storage, verifier }))
     }
 }

@@ -4,16 +4,16 @@ use super::{EngineError, MemberId, SessionStatus, pending::Pending};
 use crate::{
     bundle::Bundle,
     device::{Active, ActiveTask, Doorbell, EpochCell, SessionEntry},
-    units::Generation,
+    units::{Generation, TaskIndex},
 };
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 /// The session of calls that name none.
 pub const DEFAULT_SESSION: &str = "default";
 
 /// One consumer's context.
 pub struct Session {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) entry: SessionEntry,
     pub(super) active: Active,
     pub(super) pending: Option<Pending>,
@@ -30,9 +30,10 @@ struct Member {
 }
 
 impl Session {
-    pub(super) fn new(name: String, entry: SessionEntry) -> Self {
+    pub(super) fn new(name: &str, entry: SessionEntry) -> Self {
         let active = Active { generation: Generation::NONE, task: None };
-        Self { name, entry, active, pending: None, draining: Vec::new(), members: Vec::new() }
+        let (draining, members) = (Vec::new(), Vec::new());
+        Self { name: name.into(), entry, active, pending: None, draining, members }
     }
 
     /// Takes a client in and gives its cell and the end of the doorbell that it reads.
@@ -63,6 +64,18 @@ impl Session {
         self.members.iter().any(|member| member.cell.leased() == generation)
     }
 
+    /// Lets go of old generations that no client reads any more, and tells their tasks.
+    pub(super) fn settle(&mut self, mut over: impl FnMut(TaskIndex)) {
+        let members = &self.members;
+        self.draining.retain(|old| {
+            let held = members.iter().any(|member| member.cell.leased() == old.generation);
+            if !held {
+                over(old.task);
+            }
+            held
+        });
+    }
+
     pub(super) fn ring(&self) {
         self.members.iter().for_each(|member| member.doorbell.ring());
     }
@@ -71,7 +84,7 @@ impl Session {
         let name = |task| bundle.task(task).name.clone();
         SessionStatus {
             model: bundle.model().to_owned(),
-            session: self.name.clone(),
+            session: self.name.to_string(),
             task: self.active.task.map(name),
             generation: self.active.generation,
             pending_task: self.pending.as_ref().map(|pending| name(pending.task)),

@@ -15,6 +15,12 @@ pub struct ModelStatus {
     pub sessions: Vec<SessionStatus>,
     /// Blocks whose last read failed.
     pub quarantined: usize,
+    /// Blocks that were read again after a first failure.
+    pub read_again: u64,
+    /// Blocks that did not match their checksum when they were read.
+    pub mismatched: u64,
+    /// What one more request costs on the device, in bytes that could be read meanwhile.
+    pub request_bytes: u64,
     /// Whether blocks are read past the page cache.
     pub direct_io: bool,
 }
@@ -32,6 +38,8 @@ pub struct PoolStatus {
     pub pinned: usize,
     /// Whether the pool is locked into memory.
     pub locked: bool,
+    /// Bytes of the pool that lie in huge pages.
+    pub huge_bytes: u64,
 }
 
 /// A session's state.

@@ -9,27 +9,19 @@
 //! ```
 
 use super::{
-    Effect, EngineError, Outcome, Reply, SwitchCommand, SwitchReport, SwitchTiming, Verified,
-    Verify,
+    EngineError, Outcome, Reply, SwitchCommand, SwitchReport, SwitchTiming,
     answers::{Answer, SwitchResult, log},
     check_name,
+    loading::NoRoomNow,
     model::{Context, Model},
     pending::{Caller, Load, Pending},
-    plan,
 };
 use crate::{
-    device::{Active, SessionEntry, Window},
+    device::{Active, SessionEntry},
     residency::Room,
-    storage::{Completion, Read},
     units::{BlockIndex, TaskIndex},
 };
-use fixedbitset::FixedBitSet;
 use std::time::Duration;
-
-/// So many blocks have no slot at the moment.
-struct NoRoomNow {
-    absent: usize,
-}
 
 impl Model {
     pub(super) fn switch(
@@ -86,14 +78,11 @@ impl Model {
         if let Some(id) = &command.request_id {
             self.answers.put(&name, id, Answer { task, result: None });
         }
+        let mut callers = std::mem::take(&mut self.no_callers);
+        callers.push(Caller { reply, deadline });
         if let Some(session) = self.session(entry) {
-            session.pending = Some(Pending {
-                task,
-                request_id: command.request_id,
-                callers: vec![Caller { reply, deadline }],
-                arrived: command.arrived,
-                load: None,
-            });
+            let SwitchCommand { request_id, arrived, .. } = command;
+            session.pending = Some(Pending { task, request_id, callers, arrived, load: None });
         }
         self.start(cx, entry);
     }
@@ -141,22 +130,21 @@ impl Model {
         // What a superseded switch has queued goes, unless this one needs it too.
         self.withdraw(cx);
         let needed = self.bundle().task(task).blocks as usize;
-        let missing = self.bundle().task_blocks(task).difference_count(self.residency.resident());
-        let evicted = if missing == 0 {
-            0
-        } else {
-            match self.load_missing(cx, task) {
-                Ok(evicted) => evicted,
-                Err(NoRoomNow { absent }) => {
-                    self.residency.unpin(task);
-                    return self.wait_for_room(entry, task, absent);
-                }
+        let missing = self.residency.missing(task);
+        if missing > 0 && cx.reads.is_stalled(cx.now) {
+            self.residency.unpin(task);
+            return self.fail(entry, &EngineError::StorageUnavailable);
+        }
+        let evicted = match self.load_missing(cx, task, missing) {
+            Ok(evicted) => evicted,
+            Err(NoRoomNow { absent }) => {
+                self.residency.unpin(task);
+                return self.wait_for_room(entry, task, absent);
             }
         };
         let planned = cx.clock.now();
         if let Some(pending) = self.session(entry).and_then(|session| session.pending.as_mut()) {
             pending.load = Some(Load {
-                missing,
                 reused: needed - missing,
                 read: missing,
                 evicted,
@@ -168,20 +156,6 @@ impl Model {
         if missing == 0 {
             self.publish(cx, entry);
         }
-    }
-
-    /// Makes room for what a pinned task lacks and plans its reads. Gives the blocks evicted.
-    fn load_missing(&mut self, cx: &mut Context<'_>, task: TaskIndex) -> Result<usize, NoRoomNow> {
-        let mut absent = self.bundle().task_blocks(task).clone();
-        absent.difference_with(self.residency.resident());
-        absent.difference_with(self.residency.loading());
-        let count = absent.count_ones(..);
-        if count > self.residency.room().total() {
-            return Err(NoRoomNow { absent: count });
-        }
-        let evicted = self.residency.make_room(count);
-        self.request(cx, absent);
-        Ok(evicted)
     }
 
     fn answer_active(&mut self, cx: &mut Context<'_>, entry: SessionEntry) {
@@ -241,105 +215,8 @@ impl Model {
         self.pool.layout().slots() as usize - held.count_ones(..)
     }
 
-    /// Plans reads for blocks that are not on their way yet, and for which there is room.
-    fn request(&mut self, cx: &mut Context<'_>, absent: FixedBitSet) {
-        let longest = (cx.limits.read_bytes / self.bundle().block().bytes()).max(1) as usize;
-        for extent in plan::extents(absent.into_ones(), longest) {
-            let blocks = plan::blocks(extent);
-            let blocks: Vec<_> =
-                blocks.filter_map(|b| Some((b, self.residency.allot(b)?))).collect();
-            if let Some(read) = self.read(cx.index, 0, blocks) {
-                cx.reads.push(read);
-            }
-        }
-    }
-
-    fn read(&self, model: usize, attempt: u8, blocks: Vec<(BlockIndex, Window)>) -> Option<Read> {
-        let offset = self.bundle().block_offset(blocks.first()?.0);
-        Some(Read { model, attempt, file: self.file.clone(), offset, blocks })
-    }
-
-    pub(super) fn read_done(&mut self, cx: &mut Context<'_>, completion: Completion) {
-        let Completion { read, result } = completion;
-        let Read { attempt, blocks, .. } = read;
-        if let Err(error) = result {
-            tracing::warn!(model = self.name(), attempt, %error, "a read failed");
-            return self.retry_or_give_up(cx, attempt, blocks);
-        }
-        for (_, window) in &blocks {
-            self.residency.filled(window);
-        }
-        for load in self.loads() {
-            load.last_read = cx.now;
-        }
-        let bundle = self.bundle().clone();
-        cx.effects.push(Effect::Verify(Verify { model: cx.index, attempt, bundle, blocks }));
-    }
-
-    pub(super) fn verified(&mut self, cx: &mut Context<'_>, verified: Verified) {
-        let Verified { attempt, good, bad, .. } = verified;
-        let arrived: Vec<_> =
-            good.into_iter().map(|(_, window)| self.residency.admit(window)).collect();
-        let mut complete = Vec::new();
-        let bundle = self.bundle().clone();
-        for session in self.sessions.iter_mut().flatten() {
-            let Some(Pending { task, load: Some(load), .. }) = &mut session.pending else {
-                continue;
-            };
-            let needed = bundle.task_blocks(*task);
-            load.missing -= arrived.iter().filter(|block| needed.contains(block.index())).count();
-            if load.missing == 0 {
-                complete.push(session.entry);
-            }
-        }
-        complete.into_iter().for_each(|entry| self.publish(cx, entry));
-        if !bad.is_empty() {
-            let blocks: Vec<_> = bad.iter().map(|(block, _)| block.0).collect();
-            tracing::warn!(model = self.name(), attempt, ?blocks, "blocks do not match");
-            self.retry_or_give_up(cx, attempt, bad);
-        }
-    }
-
-    /// Reads blocks once more, each by itself, so that one bad block harms no other; the second
-    /// time, gives them up.
-    fn retry_or_give_up(
-        &mut self,
-        cx: &mut Context<'_>,
-        attempt: u8,
-        blocks: Vec<(BlockIndex, Window)>,
-    ) {
-        let pinned = self.residency.pinned();
-        for (block, window) in blocks {
-            self.residency.release(window);
-            if attempt > 0 {
-                self.give_up(block);
-            } else if pinned[block.index()] {
-                let window = self.residency.allot(block);
-                let blocks = window.map(|window| (block, window)).into_iter().collect();
-                if let Some(read) = self.read(cx.index, attempt + 1, blocks) {
-                    cx.reads.push_retry(read);
-                }
-            }
-        }
-        self.withdraw(cx);
-    }
-
-    fn give_up(&mut self, block: BlockIndex) {
-        self.residency.quarantine(block);
-        let bundle = self.bundle().clone();
-        let needs = |task| bundle.task_blocks(task).contains(block.index());
-        let loading = self.open_sessions().filter_map(|session| {
-            let pending = session.pending.as_ref()?;
-            (pending.load.is_some() && needs(pending.task)).then_some((session.entry, pending.task))
-        });
-        for (entry, task) in loading.collect::<Vec<_>>() {
-            let task = bundle.task(task).name.clone();
-            self.fail(entry, &EngineError::Corrupt { task });
-        }
-    }
-
     /// The commit point.
-    fn publish(&mut self, cx: &mut Context<'_>, entry: SessionEntry) {
+    pub(super) fn publish(&mut self, cx: &mut Context<'_>, entry: SessionEntry) {
         let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
         let Some(Pending { load: Some(_), .. }) = session.pending else { return };
         let Some(pending) = session.pending.take() else { return };
@@ -393,28 +270,16 @@ impl Model {
     }
 
     fn answer(&mut self, session: &str, pending: Pending, result: &SwitchResult) {
-        for caller in pending.callers {
+        let mut callers = pending.callers;
+        for caller in callers.drain(..) {
             // The switch is done whether or not its caller still waits.
             let _ = caller.reply.send(result.clone());
         }
+        self.no_callers = callers;
         log(self.name(), session, &self.bundle().task(pending.task).name, result);
         if let Some(id) = pending.request_id {
             let answer = Answer { task: pending.task, result: Some(result.clone()) };
             self.answers.put(session, &id, answer);
-        }
-    }
-
-    /// Takes back reads that have not begun and that no switch needs any more.
-    pub(super) fn withdraw(&mut self, cx: &mut Context<'_>) {
-        if cx.reads.has_no_backlog() {
-            return;
-        }
-        let pinned = self.residency.pinned();
-        let wanted = |read: &Read| read.blocks.iter().any(|(block, _)| pinned[block.index()]);
-        for read in cx.reads.withdraw(cx.index, wanted) {
-            for (_, window) in read.blocks {
-                self.residency.release(window);
-            }
         }
     }
 
@@ -460,11 +325,6 @@ impl Model {
         self.open_sessions().any(|session| session.pending.is_some())
     }
 
-    fn loads(&mut self) -> impl Iterator<Item = &mut Load> {
-        let sessions = self.sessions.iter_mut().flatten();
-        sessions.filter_map(|session| session.pending.as_mut()?.load.as_mut())
-    }
-
     pub(super) fn assert_pending_invariants(&self) {
         for session in self.open_sessions() {
             let Some(pending) = &session.pending else {
@@ -476,10 +336,14 @@ impl Model {
                 assert!(self.waiting.contains(&session.entry), "who cannot begin waits");
                 continue;
             };
-            assert!(blocks.is_subset(&self.residency.pinned()), "what is loaded is pinned");
-            let missing = blocks.difference_count(self.residency.resident());
-            assert_eq!(missing, load.missing, "missing blocks are counted");
-            assert!(missing > 0, "what is complete is published");
+            let blocks_of_task = || blocks.ones().map(|block| BlockIndex(block as u32));
+            let is_pinned = |block| self.residency.is_pinned(block);
+            assert!(blocks_of_task().all(is_pinned), "what is loaded is pinned");
+            assert!(self.residency.missing(pending.task) > 0, "what is complete is published");
+            assert!(
+                load.read + load.reused == blocks.count_ones(..),
+                "all blocks are accounted for"
+            );
             let mut there = self.residency.resident().clone();
             there.union_with(self.residency.loading());
             assert!(blocks.is_subset(&there), "what is missing is on its way");

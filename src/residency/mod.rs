@@ -2,18 +2,22 @@
 //!
 //! A block's recency is that of the latest task that used it, so recency is kept by task: a
 //! switch costs one entry, not one for each block. Pins are kept by task too: a block is pinned
-//! while any pinned task has it. This module plans no reads and knows no sessions.
+//! while any pinned task has it. What a task lacks is counted as blocks come and go, so that a
+//! switch to a task that is there looks at no block at all. This module plans no reads and knows
+//! no sessions.
 
+mod missing;
 mod slots;
 
+use missing::{Missing, blocks_of, ones};
 pub use slots::{SlotCounts, SlotState, Slots};
 
 use crate::{
-    bundle::Bundle,
+    bundle::{Bundle, MAX_TASKS},
     device::{TableWriter, Window},
     units::{BlockIndex, TaskIndex},
 };
-use fixedbitset::FixedBitSet;
+use fixedbitset::{Block as Word, FixedBitSet};
 use lru::LruCache;
 use std::sync::Arc;
 
@@ -29,8 +33,11 @@ pub struct Residency {
     loading: FixedBitSet,
     /// Blocks whose last read failed for good.
     quarantined: FixedBitSet,
+    missing: Missing,
     /// For each task, how many hold it.
     pins: Vec<u32>,
+    /// The tasks that anybody holds, a bit for each.
+    pinned: u64,
     /// Tasks by last use.
     recency: LruCache<TaskIndex, ()>,
 }
@@ -60,6 +67,8 @@ impl Residency {
             resident: FixedBitSet::with_capacity(blocks),
             loading: FixedBitSet::with_capacity(blocks),
             quarantined: FixedBitSet::with_capacity(blocks),
+            missing: Missing::all(&bundle),
+            pinned: 0,
             pins: vec![0; bundle.task_indices().count()],
             recency: LruCache::unbounded(),
             bundle,
@@ -92,13 +101,19 @@ impl Residency {
         &self.loading
     }
 
-    /// Blocks that pinned tasks need. Worked out anew: a switch that reads nothing does without.
-    pub fn pinned(&self) -> FixedBitSet {
-        let mut pinned = FixedBitSet::with_capacity(self.bundle.len());
-        for task in self.bundle.task_indices().filter(|task| self.pins[task.index()] > 0) {
-            pinned.union_with(self.bundle.task_blocks(task));
-        }
-        pinned
+    /// How many of a task's blocks are not resident.
+    pub fn missing(&self, task: TaskIndex) -> usize {
+        self.missing.of(task)
+    }
+
+    /// Blocks of a task that are neither resident nor on their way, ascending.
+    pub fn absent(&self, task: TaskIndex) -> impl Iterator<Item = BlockIndex> + '_ {
+        self.missing.absent(&self.bundle, task, &self.resident, &self.loading)
+    }
+
+    /// Whether a pinned task needs the block.
+    pub fn is_pinned(&self, block: BlockIndex) -> bool {
+        self.missing.owners(block) & self.pinned != 0
     }
 
     /// Blocks whose last read failed for good. Nothing but a task that needs them reads them
@@ -109,13 +124,14 @@ impl Residency {
 
     /// How many blocks could be loaded without harm to a pinned task.
     pub fn room(&self) -> Room {
-        let evictable = self.resident.difference_count(&self.pinned());
+        let evictable = self.unpinned().map(|(_, blocks)| blocks.count_ones() as usize).sum();
         Room { free: self.slots.counts().free, evictable }
     }
 
     /// Keeps a task's blocks from eviction until [`unpin`](Self::unpin) was called as often.
     pub fn pin(&mut self, task: TaskIndex) {
         self.pins[task.index()] += 1;
+        self.pinned |= 1 << task.0;
     }
 
     /// Takes one pin back.
@@ -123,6 +139,9 @@ impl Residency {
         let pins = &mut self.pins[task.index()];
         assert!(*pins > 0, "a task is unpinned as often as it was pinned");
         *pins -= 1;
+        if *pins == 0 {
+            self.pinned &= !(1 << task.0);
+        }
     }
 
     /// Notes that a task is used now.
@@ -144,12 +163,20 @@ impl Residency {
         victims.len()
     }
 
-    /// Takes a free slot for a block that is about to be read; its window comes with it.
-    pub fn allot(&mut self, block: BlockIndex) -> Option<Window> {
-        assert!(!self.resident[block.index()] && !self.loading[block.index()], "no block twice");
-        let window = self.slots.allot(block)?;
-        self.loading.insert(block.index());
-        Some(window)
+    /// Takes free slots for blocks that are about to be read together, in a row as far as can be;
+    /// their windows come with them. Blocks for which there is no slot are left out.
+    pub fn allot(&mut self, blocks: &[BlockIndex]) -> Vec<(BlockIndex, Window)> {
+        let mut allotted = Vec::with_capacity(blocks.len());
+        while let Some(rest @ [_, ..]) = blocks.get(allotted.len()..) {
+            let Some(run) = self.slots.free_run(rest.len()) else { break };
+            for (&block, slot) in rest.iter().zip(run) {
+                let known = self.resident[block.index()] || self.loading[block.index()];
+                assert!(!known, "no block twice");
+                self.loading.insert(block.index());
+                allotted.extend(self.slots.allot(block, slot).map(|window| (block, window)));
+            }
+        }
+        allotted
     }
 
     /// Notes that the kernel has filled a window and verification begins.
@@ -164,6 +191,7 @@ impl Residency {
         self.loading.remove(block.index());
         self.quarantined.remove(block.index());
         self.resident.insert(block.index());
+        self.missing.arrived(block);
         self.table.place(block, Some(slot));
         block
     }
@@ -185,26 +213,38 @@ impl Residency {
         let slot = self.table.slot_of(block);
         self.table.place(block, None);
         self.resident.remove(block.index());
+        self.missing.left(block);
         if let Some(slot) = slot {
             self.slots.evict(slot);
         }
     }
 
-    /// Up to `count` unpinned resident blocks, least recently used first.
+    /// Resident blocks that nothing pins: words of the set that are not empty, with the position
+    /// of each.
+    fn unpinned(&self) -> impl Iterator<Item = (usize, Word)> + '_ {
+        let blocks = |task| self.bundle.task_blocks(TaskIndex(task as u32)).as_slice();
+        let pinned: Vec<_> = ones(self.pinned).map(blocks).collect();
+        let words = self.resident.as_slice().iter().enumerate();
+        let free = move |(at, &resident): (usize, &Word)| {
+            (at, pinned.iter().fold(resident, |left, pinned| left & !pinned[at]))
+        };
+        words.map(free).filter(|(_, blocks)| *blocks != 0)
+    }
+
+    /// Up to `count` unpinned resident blocks, least recently used first; of equal age those that
+    /// lie together, as they were read together.
     fn victims(&self, count: usize) -> Vec<BlockIndex> {
-        let mut rest = self.resident.clone();
-        rest.difference_with(&self.pinned());
-        let mut by_age = Vec::with_capacity(self.recency.len() + 1);
-        for (task, ()) in &self.recency {
-            let mut used = rest.clone();
-            used.intersect_with(self.bundle.task_blocks(*task));
-            rest.difference_with(&used);
-            by_age.push(used);
+        // By task, how recently it was used; what no used task has was never asked for.
+        let mut recency = [0; MAX_TASKS];
+        for ((task, ()), rank) in self.recency.iter().rev().zip(1..) {
+            recency[task.index()] = rank;
         }
-        // What no used task has was never asked for: it goes first.
-        by_age.push(rest);
-        let oldest_first = by_age.into_iter().rev().flat_map(FixedBitSet::into_ones);
-        oldest_first.take(count).map(|block| BlockIndex(block as u32)).collect()
+        let rank = |block| ones(self.missing.owners(block)).map(|task| recency[task]).max();
+        let mut by_age: Vec<Vec<BlockIndex>> = vec![Vec::new(); self.recency.len() + 1];
+        for block in self.unpinned().flat_map(|(at, blocks)| blocks_of(at, blocks)) {
+            by_age[rank(block).unwrap_or_default()].push(block);
+        }
+        by_age.into_iter().flatten().take(count).collect()
     }
 
     /// Checks what must hold between any two steps; for tests.
@@ -213,6 +253,10 @@ impl Residency {
     /// If it does not hold.
     pub fn assert_invariants(&self) {
         assert!(self.resident.is_disjoint(&self.loading), "a block is resident or loading");
+        self.missing.assert_invariants(&self.bundle, &self.resident);
+        for (task, pins) in self.pins.iter().enumerate() {
+            assert_eq!(self.pinned >> task & 1 == 1, *pins > 0, "pinned tasks have their bit");
+        }
         let (mut resident, mut loading) = (0, 0);
         self.slots.assert_invariants();
         for (slot, state) in self.slots.iter() {

@@ -15,7 +15,11 @@ use crate::{
     device::Window,
     units::{BlockIndex, SlotId},
 };
-use fixedbitset::FixedBitSet;
+use fixedbitset::{Block as Word, FixedBitSet};
+use std::ops::Range;
+
+/// Rows of free slots that are looked at for one that is long enough.
+const NEAR_RUNS: usize = 16;
 
 /// What a slot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +83,28 @@ impl Slots {
         (0..).map(SlotId).zip(self.states.iter().copied())
     }
 
-    /// Gives away the lowest free slot's window, so that blocks read together lie together.
-    pub(super) fn allot(&mut self, block: BlockIndex) -> Option<Window> {
-        let slot = (self.first_free..self.states.len()).find(|&slot| self.free[slot])?;
-        self.first_free = slot + 1;
-        let slot = SlotId(slot as u32);
-        self.set(slot, SlotState::Filling(block));
-        self.windows[slot.index()].take()
+    /// Free slots in a row, at most `wanted`: of the first few rows one that is long enough, or
+    /// the longest.
+    pub(super) fn free_run(&mut self, wanted: usize) -> Option<Range<usize>> {
+        let mut runs = Runs { words: self.free.as_slice(), at: self.first_free };
+        let first = runs.next()?;
+        self.first_free = first.start;
+        let mut best = first;
+        for run in runs.take(NEAR_RUNS) {
+            if best.len() >= wanted {
+                break;
+            }
+            if run.len() > best.len() {
+                best = run;
+            }
+        }
+        Some(best.start..best.start + best.len().min(wanted))
+    }
+
+    /// Gives a free slot's window away, to be filled with a block.
+    pub(super) fn allot(&mut self, block: BlockIndex, slot: usize) -> Option<Window> {
+        self.set(SlotId(slot as u32), SlotState::Filling(block));
+        self.windows[slot].take()
     }
 
     pub(super) fn filled(&mut self, slot: SlotId) {
@@ -150,9 +169,42 @@ impl Slots {
             assert_eq!(window.is_some(), rests, "the window of {slot:?}, which is {state:?}");
             assert!(window.as_ref().is_none_or(|window| window.slot() == slot), "its own window");
             assert_eq!(self.free[slot.index()], state == SlotState::Free, "the free set");
-            assert!(!self.free[slot.index()] || self.first_free <= slot.index(), "the search");
+            let found = !self.free[slot.index()] || self.first_free <= slot.index();
+            assert!(found, "the search begins before {slot:?}");
         }
         assert_eq!(counts, self.counts, "slots are counted by state");
+    }
+}
+
+/// Rows of ones in a set, ascending.
+struct Runs<'a> {
+    words: &'a [Word],
+    at: usize,
+}
+
+impl Runs<'_> {
+    /// The first position from here on whose bit is set after `flip`, if there is one.
+    fn seek(&self, from: usize, flip: Word) -> Option<usize> {
+        let bits = Word::BITS as usize;
+        let (first, rest) = (from / bits, self.words.get(from / bits + 1..).unwrap_or_default());
+        let ahead = (self.words.get(first)? ^ flip) >> (from % bits);
+        if ahead != 0 {
+            return Some(from + ahead.trailing_zeros() as usize);
+        }
+        let (at, word) = rest.iter().enumerate().find(|(_, word)| **word ^ flip != 0)?;
+        Some((first + 1 + at) * bits + (word ^ flip).trailing_zeros() as usize)
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let start = self.seek(self.at, 0)?;
+        // Past the last slot bits are clear; but there may be no bit.
+        let end = self.seek(start, Word::MAX).unwrap_or(self.words.len() * Word::BITS as usize);
+        self.at = end;
+        Some(start..end)
     }
 }
 
@@ -164,5 +216,33 @@ impl SlotCounts {
             SlotState::Verifying(_) => &mut self.verifying,
             SlotState::Resident(_) => &mut self.resident,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_all_ones_in_rows_as_long_as_can_be(
+            ones in prop::collection::btree_set(0usize..300, 0..200), from in 0usize..300,
+        ) {
+            let mut set = FixedBitSet::with_capacity(300);
+            ones.iter().for_each(|&one| set.insert(one));
+            let runs: Vec<_> = Runs { words: set.as_slice(), at: from }.collect();
+            let found: Vec<_> = runs.iter().cloned().flatten().collect();
+            prop_assert_eq!(found, ones.range(from..).copied().collect::<Vec<_>>());
+            prop_assert!(runs.windows(2).all(|pair| pair[0].end < pair[1].start));
+        }
+    }
+
+    #[test]
+    fn a_run_may_end_with_the_last_word() {
+        let words = [Word::MAX, Word::MAX];
+        let mut runs = Runs { words: &words, at: 3 };
+        assert_eq!(runs.next(), Some(3..2 * Word::BITS as usize));
+        assert_eq!(runs.next(), None);
     }
 }

@@ -1,9 +1,10 @@
 //! A bundle's file, opened for block reads past the page cache where the file system allows it.
 
-use super::ReadError;
+use super::{Piece, Read, ReadError};
 use crate::units::BLOCK_ALIGN;
+use memmap2::MmapMut;
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, StatxFlags, fstatfs, open, statx},
+    fs::{AtFlags, Mode, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, fstatfs, open, statx},
     io::{Errno, preadv, retry_on_intr},
 };
 use std::{
@@ -29,13 +30,15 @@ impl BlockFile {
     /// [`direct`](Self::direct) says so.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        match open(path, flags | OFlags::DIRECT, Mode::empty()) {
-            Ok(file) if supports_direct(&file) => Ok(Self { file: file.into(), direct: true }),
-            Ok(_) | Err(Errno::INVAL) => {
-                Ok(Self { file: open(path, flags, Mode::empty())?.into(), direct: false })
-            }
-            Err(error) => Err(error.into()),
-        }
+        let (file, direct) = match open(path, flags | OFlags::DIRECT, Mode::empty()) {
+            Ok(file) if supports_direct(&file) => (file, true),
+            Ok(_) | Err(Errno::INVAL) => (open(path, flags, Mode::empty())?, false),
+            Err(error) => return Err(error.into()),
+        };
+        // It was for the opening alone, which a FIFO would have held up: a read through io_uring
+        // would fail where it cannot be begun without waiting.
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+        Ok(Self { file: file.into(), direct })
     }
 
     /// Whether reads go past the page cache.
@@ -80,6 +83,46 @@ impl BlockFile {
             IoSliceMut::advance_slices(&mut buffers, read);
         }
         Ok(done)
+    }
+}
+
+/// Memory for what is read and dropped.
+#[derive(Default)]
+pub(super) struct Scratch(Option<MmapMut>);
+
+impl Scratch {
+    /// Grows to `bytes` if need be, and gives the memory. It is aligned to pages.
+    pub(super) fn with_room(&mut self, bytes: u64) -> Result<&mut [u8], ReadError> {
+        let fail = |source| ReadError::Io { offset: 0, len: bytes, source };
+        if bytes as usize > self.0.as_ref().map_or(0, |memory| memory.len()) {
+            self.0 = Some(MmapMut::map_anon(bytes as usize).map_err(fail)?);
+        }
+        Ok(self.0.as_deref_mut().unwrap_or_default())
+    }
+}
+
+impl Read {
+    /// Carries the request out by blocking calls. The scratch takes what is dropped.
+    pub(super) fn carry_out(&mut self, scratch: &mut Scratch) -> Result<(), ReadError> {
+        let (file, offset) = (self.file.clone(), self.offset);
+        let scratch = scratch.with_room(self.gap_bytes())?;
+        file.read_exact_at(&mut self.buffers(scratch), offset)
+    }
+
+    /// Where the request's bytes go, one after another.
+    fn buffers<'a>(&'a mut self, mut scratch: &'a mut [u8]) -> Vec<IoSliceMut<'a>> {
+        let mut buffers = Vec::with_capacity(self.blocks.len());
+        for piece in self.pieces() {
+            buffers.push(IoSliceMut::new(match piece {
+                Piece::Block(window) => window.bytes_mut(),
+                Piece::Gap(bytes) => {
+                    let (dropped, rest) = scratch.split_at_mut(bytes as usize);
+                    scratch = rest;
+                    dropped
+                }
+            }));
+        }
+        buffers
     }
 }
 

@@ -2,30 +2,72 @@
 //!
 //! A [`Read`] owns the windows that it fills, from its submission until its [`Completion`] hands
 //! them back: nobody else can write there, and no slot can be freed under a read. Storage neither
-//! verifies nor retries; it tells what happened, and the engine decides.
+//! verifies nor repeats what failed; it tells what happened, and the engine decides.
 
+mod counters;
 mod file;
+mod measure;
 mod preadv;
+mod queue;
+mod start;
+mod uring;
 
+pub use counters::{CounterValues, Counters};
 pub use file::{BlockFile, in_memory};
+pub use measure::request_bytes;
 pub use preadv::Preadv;
+pub use start::{Choice, Resources, Settings, Started, start};
+pub use uring::{Unavailable, Uring};
 
 use crate::{device::Window, units::BlockIndex};
-use std::{fmt, io, sync::Arc};
+use rustix::io::Errno;
+use std::{fmt, io, sync::Arc, time::Duration};
 use thiserror::Error;
 
-/// A request for blocks that are adjacent on disk.
+/// One request: a piece of a file, of which some blocks are wanted.
 pub struct Read {
     /// Whose slots are filled, in the engine's numbering.
     pub model: usize,
     /// How often these blocks have been read in vain.
     pub attempt: u8,
+    /// Whether anybody waits for it.
+    pub priority: Priority,
+    /// When the engine handed it out, on the engine's clock.
+    pub begun: Duration,
     /// The file.
     pub file: Arc<BlockFile>,
     /// Where the first block begins in the file.
     pub offset: u64,
-    /// The blocks, ascending by one, each with the window that takes it.
+    /// The blocks, ascending, each with the window that takes it. What lies between two of them on
+    /// disk is read through and dropped.
     pub blocks: Vec<(BlockIndex, Window)>,
+}
+
+/// Whose turn comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// A switch waits for it.
+    #[default]
+    Demand,
+    /// Nobody waits yet: it gives way to demand, which waits for at most one such read.
+    Ahead,
+}
+
+/// A part of a request.
+pub enum Piece<'a> {
+    /// A block and where it goes.
+    Block(&'a mut Window),
+    /// So many bytes are dropped.
+    Gap(u64),
+}
+
+/// How reads are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// By the kernel's io_uring.
+    IoUring,
+    /// By blocking calls on threads.
+    Preadv,
 }
 
 /// A request that was carried out, or not.
@@ -69,15 +111,53 @@ pub trait Storage: Send {
     /// Takes a read without waiting for it. When the queue is full, or the backend has stopped,
     /// the read comes back.
     fn submit(&self, read: Read) -> Result<(), Read>;
+
+    /// Which one it is.
+    fn backend(&self) -> Backend;
+
+    /// What it has met so far.
+    fn counters(&self) -> Arc<Counters>;
 }
 
 /// Receives completions; it must not block.
-pub type Sink = Box<dyn Fn(Completion) + Send + Sync>;
+pub type Sink = Arc<dyn Fn(Completion) + Send + Sync>;
+
+impl ReadError {
+    /// Whether the device is the cause, and not what is stored at one place.
+    pub fn is_of_device(&self) -> bool {
+        match self {
+            Self::Refused => true,
+            Self::Eof { .. } => false,
+            Self::Io { source, .. } => {
+                matches!(Errno::from_io_error(source), Some(Errno::NODEV | Errno::NXIO))
+            }
+        }
+    }
+}
 
 impl Read {
-    /// Bytes asked for.
+    /// Bytes of the request, gaps included.
     pub fn len(&self) -> u64 {
-        self.blocks.iter().map(|(_, window)| window.len() as u64).sum()
+        let ends = self.blocks.first().zip(self.blocks.last());
+        ends.map_or(0, |((first, window), (last, _))| {
+            u64::from(last.0 - first.0 + 1) * window.len() as u64
+        })
+    }
+
+    /// Bytes that are read and dropped.
+    pub fn gap_bytes(&self) -> u64 {
+        let wanted = |(_, window): &(BlockIndex, Window)| window.len() as u64;
+        self.len() - self.blocks.iter().map(wanted).sum::<u64>()
+    }
+
+    /// The request's parts, in the order of the file.
+    pub fn pieces(&mut self) -> impl Iterator<Item = Piece<'_>> {
+        let mut next = self.blocks.first().map_or(0, |(first, _)| first.0);
+        self.blocks.iter_mut().flat_map(move |(block, window)| {
+            let gap = u64::from(block.0 - next) * window.len() as u64;
+            next = block.0 + 1;
+            (gap > 0).then_some(Piece::Gap(gap)).into_iter().chain([Piece::Block(window)])
+        })
     }
 
     /// Whether nothing is asked for.
@@ -88,12 +168,22 @@ impl Read {
 
 impl fmt::Debug for Read {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { model, attempt, offset, blocks, file: _ } = self;
+        let Self { model, attempt, priority, offset, blocks, file: _, begun: _ } = self;
         let first = blocks.first().map(|(block, _)| block.0);
         write!(
             f,
-            "Read {{ model {model}, {} blocks from {first:?} at {offset}, attempt {attempt} }}",
+            "Read {{ model {model}, {} blocks from {first:?} at {offset}, attempt {attempt}, \
+             {priority:?} }}",
             blocks.len()
         )
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IoUring => "io_uring",
+            Self::Preadv => "preadv",
+        })
     }
 }

@@ -1,10 +1,9 @@
-//! Reads by blocking `preadv` calls on a few threads. Works wherever files can be read; the
-//! faster way through io_uring stands behind the same trait.
+//! Reads by blocking `preadv` calls on a few threads. Works wherever files can be read; `uring` is
+//! faster where the kernel allows it.
 
-use super::{Completion, Read, Sink, Storage};
+use super::{Backend, Completion, Counters, Read, Sink, Storage, file::Scratch, queue::Queue};
 use std::{
-    collections::VecDeque,
-    io::{self, IoSliceMut},
+    io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
 };
@@ -12,35 +11,26 @@ use std::{
 /// A pool of reading threads. Dropped, it finishes what the threads have begun and forgets what
 /// is still queued.
 pub struct Preadv {
-    queue: Arc<Queue>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    capacity: usize,
 }
 
-#[derive(Default)]
-struct Queue {
-    state: Mutex<State>,
+struct Shared {
+    queue: Mutex<Queue>,
     work: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    reads: VecDeque<Read>,
-    /// Reads queued or under way.
-    taken: usize,
-    stopped: bool,
+    counters: Arc<Counters>,
 }
 
 impl Preadv {
     /// Starts `threads` threads that share a queue of at most `capacity` reads.
     pub fn start(threads: usize, capacity: usize, sink: Sink) -> io::Result<Self> {
-        let queue = Arc::new(Queue::default());
-        let sink: Arc<Sink> = Arc::new(sink);
-        let mut pool = Self { queue, threads: Vec::new(), capacity };
+        let queue = Mutex::new(Queue::new(capacity));
+        let shared = Arc::new(Shared { queue, work: Condvar::new(), counters: Arc::default() });
+        let mut pool = Self { shared, threads: Vec::new() };
         for number in 0..threads.max(1) {
-            let (queue, sink) = (pool.queue.clone(), sink.clone());
+            let (shared, sink) = (pool.shared.clone(), sink.clone());
             let thread = thread::Builder::new().name(format!("read-{number}"));
-            pool.threads.push(thread.spawn(move || work(&queue, &sink))?);
+            pool.threads.push(thread.spawn(move || work(&shared, &sink))?);
         }
         Ok(pool)
     }
@@ -48,25 +38,24 @@ impl Preadv {
 
 impl Storage for Preadv {
     fn submit(&self, read: Read) -> Result<(), Read> {
-        let mut state = self.queue.lock();
-        if state.stopped || state.taken >= self.capacity {
-            return Err(read);
-        }
-        state.taken += 1;
-        state.reads.push_back(read);
-        drop(state);
-        self.queue.work.notify_one();
+        self.shared.lock().push(read)?;
+        self.shared.work.notify_one();
         Ok(())
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Preadv
+    }
+
+    fn counters(&self) -> Arc<Counters> {
+        self.shared.counters.clone()
     }
 }
 
 impl Drop for Preadv {
     fn drop(&mut self) {
-        let mut state = self.queue.lock();
-        state.stopped = true;
-        state.reads.clear();
-        drop(state);
-        self.queue.work.notify_all();
+        self.shared.lock().stop();
+        self.shared.work.notify_all();
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so already.
             let _ = thread.join();
@@ -74,35 +63,35 @@ impl Drop for Preadv {
     }
 }
 
-impl Queue {
-    /// The state is changed by single assignments, so a panic elsewhere cannot leave it torn.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    /// The queue is changed by steps that do not panic, so a panic elsewhere cannot leave it torn.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a read; `None` once the pool has stopped.
     fn next(&self) -> Option<Read> {
-        let mut state = self.lock();
+        let mut queue = self.lock();
         loop {
-            if state.stopped {
+            if queue.has_stopped() {
                 return None;
             }
-            match state.reads.pop_front() {
+            match queue.pop() {
                 Some(read) => return Some(read),
-                None => state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
 }
 
-fn work(queue: &Queue, sink: &Sink) {
-    while let Some(mut read) = queue.next() {
-        let (file, offset) = (read.file.clone(), read.offset);
-        let mut buffers: Vec<_> =
-            read.blocks.iter_mut().map(|(_, window)| IoSliceMut::new(window.bytes_mut())).collect();
-        let result = file.read_exact_at(&mut buffers, offset);
-        drop(buffers);
-        queue.lock().taken -= 1;
+fn work(shared: &Shared, sink: &Sink) {
+    let mut scratch = Scratch::default();
+    while let Some(mut read) = shared.next() {
+        let result = read.carry_out(&mut scratch);
+        shared.counters.ended(read.len(), &result);
+        shared.lock().ended(read.priority);
+        // The next read ahead may have waited for this one.
+        shared.work.notify_one();
         sink(Completion { read, result });
     }
 }

@@ -75,6 +75,7 @@ pub(crate) struct Rig {
     pub(crate) clock: Arc<SimClock>,
     pub(crate) contents: Vec<Rc<Content>>,
     pub(crate) limits: Limits,
+    request_bytes: u64,
     /// Reads under way.
     pub(crate) reads: Vec<Read>,
     /// Verifications under way.
@@ -86,14 +87,18 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// An engine that serves these bundles, each with a pool of so many slots.
-    pub(crate) fn new(models: &[(Rc<Content>, usize)], limits: Limits) -> Self {
+    /// An engine that serves these bundles, each with a pool of so many slots, from a device on
+    /// which one more request costs so much.
+    pub(crate) fn new(models: &[(Rc<Content>, usize)], limits: Limits, request_bytes: u64) -> Self {
         let clock = Arc::new(SimClock::default());
         clock.advance(Duration::from_secs(1));
         let load = |(content, slots): &(Rc<Content>, usize)| {
             let pool_bytes = *slots as u64 * BLOCK_BYTES;
             let bundle = content.path.clone();
-            Model::load(&ModelSpec { bundle, pool_bytes, lock_memory: false }).unwrap()
+            let spec = ModelSpec { bundle, pool_bytes, lock_memory: false };
+            let mut model = Model::load(&spec).unwrap();
+            model.set_request_bytes(request_bytes);
+            model
         };
         let engine = Engine::new(models.iter().map(load).collect(), limits, clock.clone());
         Self {
@@ -101,6 +106,7 @@ impl Rig {
             clock,
             contents: models.iter().map(|(content, _)| content.clone()).collect(),
             limits,
+            request_bytes,
             reads: Vec::new(),
             verifies: Vec::new(),
             broken: BTreeMap::new(),
@@ -128,7 +134,10 @@ impl Rig {
     fn begin_read(&mut self, mut read: Read) {
         let blocks: Vec<_> = read.blocks.iter().map(|(block, _)| *block).collect();
         assert!(!read.is_empty(), "a read reads something");
-        assert!(blocks.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "neighbours: {blocks:?}");
+        let gap = |pair: &[BlockIndex]| u64::from(pair[1].0 - pair[0].0 - 1) * BLOCK_BYTES;
+        let is_near = |pair: &[BlockIndex]| pair[0] < pair[1] && gap(pair) <= self.request_bytes;
+        assert!(blocks.windows(2).all(is_near), "near each other: {blocks:?}");
+        assert_eq!(read.begun, self.now(), "it is begun now");
         assert!(read.len() <= self.limits.read_bytes.max(BLOCK_BYTES), "not longer than allowed");
         assert!(read.attempt == 0 || blocks.len() == 1, "a block is read again by itself");
         assert!(read.attempt <= 1, "a block is read again once");

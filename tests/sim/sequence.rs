@@ -88,6 +88,7 @@ impl<'a> Sequence<'a> {
         let limits = Limits {
             reads_in_flight: rng.usize(1..6),
             read_bytes: rng.u64(1..7) * super::bundles::BLOCK_BYTES,
+            stall: Duration::from_secs(3600),
             switch_timeout: Duration::from_millis(rng.choice([5, 50, 2000]).unwrap()),
             clients_per_session: 3,
         };
@@ -96,8 +97,9 @@ impl<'a> Sequence<'a> {
             breaks: rng.choice([0.0, 0.0, 0.05]).unwrap(),
             late: rng.u8(..5) == 0,
         };
-        let mut rig = Rig::new(&models, limits);
-        let log = Log { seed, lines: vec![format!("{limits:?} {faults:?}")] };
+        let request_bytes = rng.choice([0, 5000, 9000]).unwrap();
+        let mut rig = Rig::new(&models, limits, request_bytes);
+        let log = Log { seed, lines: vec![format!("{limits:?} {faults:?} {request_bytes}")] };
         let world = World::new(&models);
         let mut observe = |model: usize| {
             let target = Target { model: rig.contents[model].model.into(), session: String::new() };

@@ -12,9 +12,12 @@ use synchromesh::{
 };
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than anything here takes.
+pub(crate) const STALL: Duration = Duration::from_secs(3600);
 pub(crate) const LIMITS: Limits = Limits {
     reads_in_flight: 4,
     read_bytes: 4 * BLOCK_BYTES,
+    stall: STALL,
     switch_timeout: TIMEOUT,
     clients_per_session: 2,
 };
@@ -25,7 +28,7 @@ pub(crate) fn rig(slots: usize, tasks: &[Range<u32>]) -> Rig {
 }
 
 pub(crate) fn rig_with(slots: usize, tasks: &[Range<u32>], limits: Limits) -> Rig {
-    Rig::new(&[(content("alpha", tasks), slots)], limits)
+    Rig::new(&[(content("alpha", tasks), slots)], limits, 0)
 }
 
 pub(crate) fn content(model: &'static str, tasks: &[Range<u32>]) -> Rc<Content> {

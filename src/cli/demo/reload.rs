@@ -8,7 +8,7 @@ use crate::{
     bundle::Bundle,
     cli::failure::Failure,
     device::{MemoryError, Pool, PoolLayout, Window},
-    storage::{BlockFile, Completion, Preadv, Read, Storage as _},
+    storage::{BlockFile, Choice, Completion, Priority, Read, Resources, Settings, Storage, start},
     units::BlockIndex,
 };
 use std::{
@@ -22,7 +22,7 @@ use std::{
 pub(super) struct Reloader<'a> {
     bundle: &'a Bundle,
     file: Arc<BlockFile>,
-    storage: Preadv,
+    storage: Box<dyn Storage>,
     done: mpsc::Receiver<Completion>,
     /// All windows between reloads, in the order of their slots.
     windows: Vec<Window>,
@@ -35,19 +35,16 @@ impl<'a> Reloader<'a> {
         let largest = largest.max().unwrap_or_default();
         let layout = PoolLayout::new(0, bundle.block().bytes(), largest as u32);
         let layout = layout.ok_or_else(|| Failure::failed("a task is larger than memory"))?;
-        // The windows keep the memory.
-        let (_, windows) =
+        let (pool, windows) =
             Pool::create::<MemoryError>(layout, false, |_| Ok(())).map_err(Failure::failed)?;
+        let file = Arc::new(BlockFile::open(path).map_err(Failure::failed)?);
         let (sender, done) = mpsc::channel();
-        let sink = move |completion| drop(sender.send(completion));
-        let storage = Preadv::start(READ_THREADS, READS_IN_FLIGHT, Box::new(sink));
-        Ok(Self {
-            bundle,
-            file: Arc::new(BlockFile::open(path).map_err(Failure::failed)?),
-            storage: storage.map_err(Failure::failed)?,
-            done,
-            windows,
-        })
+        let sink = Arc::new(move |completion| drop(sender.send(completion)));
+        let resources = Resources { files: vec![file.clone()], pools: vec![pool] };
+        let settings =
+            Settings { choice: Choice::Auto, threads: READ_THREADS, depth: READS_IN_FLIGHT };
+        let storage = start(settings, resources, sink).map_err(Failure::failed)?.storage;
+        Ok(Self { bundle, file, storage, done, windows })
     }
 
     /// Whether reads go past the page cache.
@@ -95,7 +92,15 @@ impl<'a> Reloader<'a> {
             let blocks: Vec<_> = blocks.by_ref().take(longest).collect();
             let Some((start, _)) = blocks.first() else { return reads };
             let offset = self.bundle.block_offset(*start);
-            reads.push_back(Read { model: 0, attempt: 0, file: self.file.clone(), offset, blocks });
+            reads.push_back(Read {
+                model: 0,
+                attempt: 0,
+                priority: Priority::Demand,
+                begun: Duration::ZERO,
+                file: self.file.clone(),
+                offset,
+                blocks,
+            });
         }
     }
 }

@@ -1,0 +1,120 @@
+//! The configuration as the file has it: types and defaults. Whether values are any good is the
+//! parent's business.
+
+use super::{LogFormat, StorageBackend};
+use bytesize::ByteSize;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawConfig {
+    #[serde(default)]
+    pub(super) listen: RawListen,
+    #[serde(default)]
+    pub(super) peers: RawPeers,
+    pub(super) models: Vec<RawModel>,
+    #[serde(default = "enabled")]
+    pub(super) lock_memory: bool,
+    #[serde(default)]
+    pub(super) storage: RawStorage,
+    #[serde(default)]
+    pub(super) limits: RawLimits,
+    #[serde(default)]
+    pub(super) log: RawLog,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawListen {
+    pub(super) control: PathBuf,
+    pub(super) attach: PathBuf,
+    pub(super) tcp: Option<String>,
+    pub(super) reflection: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPeers {
+    pub(super) uids: Vec<u32>,
+    pub(super) gids: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawModel {
+    pub(super) bundle: PathBuf,
+    pub(super) pool_bytes: ByteSize,
+    #[serde(default)]
+    pub(super) initial_task: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawStorage {
+    pub(super) backend: StorageBackend,
+    pub(super) read_threads: u64,
+    pub(super) reads_in_flight: u64,
+    pub(super) read_bytes: ByteSize,
+    pub(super) stall_ms: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLimits {
+    pub(super) switch_timeout_ms: u64,
+    pub(super) drain_timeout_ms: u64,
+    pub(super) clients_per_session: u64,
+    pub(super) connections: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLog {
+    pub(super) filter: String,
+    pub(super) format: LogFormat,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+impl Default for RawListen {
+    fn default() -> Self {
+        Self {
+            control: "/run/synchromesh/control.sock".into(),
+            attach: "/run/synchromesh/attach.sock".into(),
+            tcp: None,
+            reflection: true,
+        }
+    }
+}
+
+impl Default for RawStorage {
+    fn default() -> Self {
+        Self {
+            backend: StorageBackend::Auto,
+            read_threads: 4,
+            reads_in_flight: 64,
+            read_bytes: ByteSize::mib(1),
+            stall_ms: 2_000,
+        }
+    }
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self {
+            switch_timeout_ms: 30_000,
+            drain_timeout_ms: 5_000,
+            clients_per_session: 16,
+            connections: 64,
+        }
+    }
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Text }
+    }
+}

@@ -1,0 +1,187 @@
+//! What a switch reads: planned, filled, verified, and what becomes of reads that fail.
+//!
+//! Whether and when a switch begins, is published or fails, and what its caller is told, is
+//! `switch`'s business.
+
+use super::{
+    Effect, EngineError, Verified, Verify,
+    model::{Context, Model},
+    pending::Load,
+    plan::Shape,
+    reads::Reads,
+    session::Session,
+};
+use crate::{
+    device::Window,
+    storage::{Completion, Priority, Read},
+    units::{BlockIndex, TaskIndex},
+};
+use std::time::Duration;
+
+/// So many blocks have no slot at the moment.
+pub(super) struct NoRoomNow {
+    pub(super) absent: usize,
+}
+
+impl Model {
+    /// Makes room for what a pinned task lacks and plans its reads. Gives the blocks evicted.
+    pub(super) fn load_missing(
+        &mut self,
+        cx: &mut Context<'_>,
+        task: TaskIndex,
+        missing: usize,
+    ) -> Result<usize, NoRoomNow> {
+        if missing == 0 {
+            return Ok(0);
+        }
+        let absent: Vec<_> = self.residency.absent(task).collect();
+        let mut evicted = 0;
+        if absent.len() > self.residency.slots().counts().free {
+            if absent.len() > self.residency.room().total() {
+                return Err(NoRoomNow { absent: absent.len() });
+            }
+            evicted = self.residency.make_room(absent.len());
+        }
+        let block_bytes = self.bundle().block().bytes();
+        let shape = Shape::new(block_bytes, cx.limits.read_bytes, self.request_bytes);
+        for blocks in shape.requests(absent) {
+            let blocks = self.residency.allot(&blocks);
+            self.read(cx, 0, blocks, Reads::push);
+        }
+        Ok(evicted)
+    }
+
+    /// Queues a read of these blocks.
+    fn read(
+        &self,
+        cx: &mut Context<'_>,
+        attempt: u8,
+        blocks: Vec<(BlockIndex, Window)>,
+        queue: fn(&mut Reads, Read),
+    ) {
+        let Some((first, _)) = blocks.first() else { return };
+        let read = Read {
+            model: cx.index,
+            attempt,
+            priority: Priority::Demand,
+            begun: Duration::ZERO,
+            file: self.file.clone(),
+            offset: self.bundle().block_offset(*first),
+            blocks,
+        };
+        queue(cx.reads, read);
+    }
+
+    pub(super) fn read_done(&mut self, cx: &mut Context<'_>, completion: Completion) {
+        let Completion { read, result } = completion;
+        let Read { attempt, blocks, .. } = read;
+        if let Err(error) = result {
+            tracing::warn!(model = self.name(), attempt, %error, "a read failed");
+            if error.is_of_device() {
+                return self.give_back(cx, blocks);
+            }
+            return self.retry_or_give_up(cx, attempt, blocks);
+        }
+        for (_, window) in &blocks {
+            self.residency.filled(window);
+        }
+        for load in self.loads() {
+            load.last_read = cx.now;
+        }
+        let bundle = self.bundle().clone();
+        cx.effects.push(Effect::Verify(Verify { model: cx.index, attempt, bundle, blocks }));
+    }
+
+    pub(super) fn verified(&mut self, cx: &mut Context<'_>, verified: Verified) {
+        let Verified { attempt, good, bad, .. } = verified;
+        for (_, window) in good {
+            self.residency.admit(window);
+        }
+        let is_complete = |session: &&Session| {
+            let pending = session.pending.as_ref().filter(|pending| pending.load.is_some());
+            pending.is_some_and(|pending| self.residency.missing(pending.task) == 0)
+        };
+        let complete = self.open_sessions().filter(is_complete);
+        let complete: Vec<_> = complete.map(|session| session.entry).collect();
+        complete.into_iter().for_each(|entry| self.publish(cx, entry));
+        if !bad.is_empty() {
+            let blocks: Vec<_> = bad.iter().map(|(block, _)| block.0).collect();
+            tracing::warn!(model = self.name(), attempt, ?blocks, "blocks do not match");
+            self.mismatched += blocks.len() as u64;
+            self.retry_or_give_up(cx, attempt, bad);
+        }
+    }
+
+    /// Reads blocks once more, each by itself, so that one bad block harms no other; the second
+    /// time, gives them up.
+    fn retry_or_give_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        attempt: u8,
+        blocks: Vec<(BlockIndex, Window)>,
+    ) {
+        for (block, window) in blocks {
+            self.residency.release(window);
+            if attempt > 0 {
+                self.residency.quarantine(block);
+                self.fail_loads_of(block, |task| EngineError::Corrupt { task });
+            } else if self.residency.is_pinned(block) {
+                self.read_again += 1;
+                let blocks = self.residency.allot(&[block]);
+                self.read(cx, attempt + 1, blocks, Reads::push_retry);
+            }
+        }
+        self.withdraw(cx);
+    }
+
+    /// Gives up reading blocks because of the device: they may be as good as ever.
+    fn give_back(&mut self, cx: &mut Context<'_>, blocks: Vec<(BlockIndex, Window)>) {
+        for (block, window) in blocks {
+            self.residency.release(window);
+            self.fail_loads_of(block, |_| EngineError::StorageUnavailable);
+        }
+        self.withdraw(cx);
+    }
+
+    /// Ends all switches that are loading a block. The error is made from the task's name.
+    fn fail_loads_of(&mut self, block: BlockIndex, error: impl Fn(String) -> EngineError) {
+        let bundle = self.bundle().clone();
+        let needs = |task| bundle.task_blocks(task).contains(block.index());
+        let loading = self.open_sessions().filter_map(|session| {
+            let pending = session.pending.as_ref()?;
+            (pending.load.is_some() && needs(pending.task)).then_some((session.entry, pending.task))
+        });
+        for (entry, task) in loading.collect::<Vec<_>>() {
+            self.fail(entry, &error(bundle.task(task).name.clone()));
+        }
+    }
+
+    /// Ends all switches that wait for reads: the device does not answer. What it fills later is
+    /// kept.
+    pub(super) fn break_off(&mut self, cx: &mut Context<'_>) {
+        let pending = self.open_sessions().filter(|session| session.pending.is_some());
+        for entry in pending.map(|session| session.entry).collect::<Vec<_>>() {
+            self.fail(entry, &EngineError::StorageUnavailable);
+        }
+        self.withdraw(cx);
+    }
+
+    /// Takes back reads that have not begun and that no switch needs any more.
+    pub(super) fn withdraw(&mut self, cx: &mut Context<'_>) {
+        if cx.reads.has_no_backlog() {
+            return;
+        }
+        let is_pinned = |block| self.residency.is_pinned(block);
+        let wanted = |read: &Read| read.blocks.iter().any(|(block, _)| is_pinned(*block));
+        for read in cx.reads.withdraw(cx.index, wanted) {
+            for (_, window) in read.blocks {
+                self.residency.release(window);
+            }
+        }
+    }
+
+    fn loads(&mut self) -> impl Iterator<Item = &mut Load> {
+        let sessions = self.sessions.iter_mut().flatten();
+        sessions.filter_map(|session| session.pending.as_mut()?.load.as_mut())
+    }
+}

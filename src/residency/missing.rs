@@ -1,0 +1,130 @@
+//! How many of each task's blocks are not resident, so that a switch need not look at all of them.
+//!
+//! Counted for each task in all, and for each stretch of neighbouring blocks, so that the blocks
+//! that lack are found by looking only where some do: the work of a switch grows with the
+//! difference, not with the model.
+
+use crate::{
+    bundle::{Bundle, MAX_TASKS},
+    units::{BlockIndex, TaskIndex},
+};
+use fixedbitset::{Block as Word, FixedBitSet};
+use std::ops::Range;
+
+const WORD_BITS: usize = Word::BITS as usize;
+/// Words of a stretch: 4096 blocks where words have 64 bits.
+const STRETCH_WORDS: usize = 64;
+const STRETCH: usize = STRETCH_WORDS * WORD_BITS;
+
+const _: () = assert!(MAX_TASKS <= u64::BITS as usize, "a bit for each task");
+const _: () = assert!(STRETCH <= u16::MAX as usize, "a stretch's blocks can be counted");
+
+/// The counts, and which tasks each block belongs to.
+#[derive(Debug)]
+pub(super) struct Missing {
+    /// For each block, a bit for each task that has it.
+    owners: Vec<u64>,
+    /// By task.
+    total: Vec<u32>,
+    /// By task and stretch.
+    by_stretch: Vec<u16>,
+    stretches: usize,
+}
+
+impl Missing {
+    /// Nothing is resident.
+    pub(super) fn all(bundle: &Bundle) -> Self {
+        let stretches = bundle.len().div_ceil(STRETCH);
+        let tasks = bundle.task_indices().count();
+        let mut missing = Self {
+            owners: vec![0; bundle.len()],
+            total: vec![0; tasks],
+            by_stretch: vec![0; tasks * stretches],
+            stretches,
+        };
+        for task in bundle.task_indices() {
+            for block in bundle.task_blocks(task).ones() {
+                missing.owners[block] |= 1 << task.0;
+                missing.total[task.index()] += 1;
+                missing.by_stretch[task.index() * stretches + block / STRETCH] += 1;
+            }
+        }
+        missing
+    }
+
+    /// The tasks that have a block, a bit for each.
+    pub(super) fn owners(&self, block: BlockIndex) -> u64 {
+        self.owners[block.index()]
+    }
+
+    /// How many of a task's blocks are not resident.
+    pub(super) fn of(&self, task: TaskIndex) -> usize {
+        self.total[task.index()] as usize
+    }
+
+    /// Notes that a block is resident now.
+    pub(super) fn arrived(&mut self, block: BlockIndex) {
+        for task in ones(self.owners(block)) {
+            self.total[task] -= 1;
+            self.by_stretch[task * self.stretches + block.index() / STRETCH] -= 1;
+        }
+    }
+
+    /// Notes that a block is resident no more.
+    pub(super) fn left(&mut self, block: BlockIndex) {
+        for task in ones(self.owners(block)) {
+            self.total[task] += 1;
+            self.by_stretch[task * self.stretches + block.index() / STRETCH] += 1;
+        }
+    }
+
+    /// Blocks of a task that are in neither of these sets, ascending. The first set holds what is
+    /// resident.
+    pub(super) fn absent<'a>(
+        &'a self,
+        bundle: &'a Bundle,
+        task: TaskIndex,
+        resident: &'a FixedBitSet,
+        loading: &'a FixedBitSet,
+    ) -> impl Iterator<Item = BlockIndex> + 'a {
+        let counts = &self.by_stretch[task.index() * self.stretches..][..self.stretches];
+        let lacking = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        let (wanted, resident, loading) =
+            (bundle.task_blocks(task).as_slice(), resident.as_slice(), loading.as_slice());
+        let words = lacking.flat_map(|(stretch, _)| words_of(stretch, wanted.len()));
+        words.flat_map(move |word| blocks_of(word, wanted[word] & !resident[word] & !loading[word]))
+    }
+
+    pub(super) fn assert_invariants(&self, bundle: &Bundle, resident: &FixedBitSet) {
+        for task in bundle.task_indices() {
+            let wanted = bundle.task_blocks(task);
+            assert_eq!(wanted.difference_count(resident), self.of(task), "missing blocks");
+            for stretch in 0..self.stretches {
+                let range = stretch * STRETCH..((stretch + 1) * STRETCH).min(bundle.len());
+                let lacks = |block: &usize| wanted[*block] && !resident[*block];
+                let count = self.by_stretch[task.index() * self.stretches + stretch];
+                assert_eq!(range.filter(lacks).count(), usize::from(count), "of a stretch");
+            }
+        }
+    }
+}
+
+fn words_of(stretch: usize, words: usize) -> Range<usize> {
+    stretch * STRETCH_WORDS..((stretch + 1) * STRETCH_WORDS).min(words)
+}
+
+/// The blocks in a word of a set, given the word's position.
+pub(super) fn blocks_of(at: usize, word: Word) -> impl Iterator<Item = BlockIndex> {
+    ones(word as u64).map(move |bit| BlockIndex((at * WORD_BITS + bit) as u32))
+}
+
+/// The positions of the ones, ascending.
+pub(super) fn ones(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let first = set.trailing_zeros() as usize;
+        (set != 0).then(|| {
+            set &= set - 1;
+            first
+        })
+    })
+}

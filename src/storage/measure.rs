@@ -1,0 +1,118 @@
+//! What one more request costs on this device, measured by reading from the bundle itself.
+//!
+//! Two ways to read are timed in turn: single blocks far apart, and one piece in long requests,
+//! both with as many under way as the daemon has. A request costs what a single block takes
+//! beyond its share of the long ones, told in bytes that could be read meanwhile: gaps up to that
+//! size are worth reading through.
+
+use super::{BlockFile, Completion, Priority, Read, Resources, Settings, start};
+use crate::{
+    device::{MemoryError, Pool, PoolLayout, Window},
+    units::BlockIndex,
+};
+use std::{
+    ops::Range,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+/// Single blocks of a round, and long requests of a round with their size.
+const SINGLES: u32 = 128;
+const LONGS: u32 = 16;
+const LONG_BYTES: u64 = 256 << 10;
+/// Rounds, and the time after which no other is begun.
+const ROUNDS: usize = 3;
+const ENOUGH: Duration = Duration::from_millis(40);
+/// Files that are smaller are not worth it.
+const LEAST_BYTES: u64 = 16 << 20;
+/// A read that has not ended by then is no measure of anything.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes that could be read in the time that one more request costs; `None` if this file cannot
+/// tell, or reading fails. `region` is where its blocks of `block_bytes` lie.
+pub fn request_bytes(
+    settings: Settings,
+    file: &Arc<BlockFile>,
+    region: Range<u64>,
+    block_bytes: u64,
+) -> Option<u64> {
+    if region.end - region.start < LEAST_BYTES.max(block_bytes * 8) || !file.direct() {
+        return None;
+    }
+    let (sender, done) = mpsc::channel();
+    let sink = Arc::new(move |completion| drop(sender.send(completion)));
+    let resources = Resources { files: vec![file.clone()], pools: Vec::new() };
+    let storage = start(settings, resources, sink).ok()?.storage;
+    let mut meter = Meter { region, file, done, submit: &|read| storage.submit(read) };
+    let mut random = fastrand::Rng::with_seed(1);
+    let begun = Instant::now();
+    let (mut singles, mut longs) = (windows(block_bytes, SINGLES)?, windows(LONG_BYTES, LONGS)?);
+    let mut costs = Vec::new();
+    while costs.len() < ROUNDS && (costs.is_empty() || begun.elapsed() < ENOUGH) {
+        let blocks = (meter.region.end - meter.region.start) / block_bytes;
+        let apart = |_| random.u64(..blocks) * block_bytes;
+        let single = meter.time(&mut singles, apart)?.as_secs_f64() / f64::from(SINGLES);
+        let first =
+            random.u64(..blocks - (LONG_BYTES * u64::from(LONGS) / block_bytes).min(blocks - 1));
+        let in_a_row = |number| first * block_bytes + u64::from(number) * LONG_BYTES;
+        let row = meter.time(&mut longs, in_a_row)?.as_secs_f64();
+        let bytes_per_second = (LONG_BYTES * u64::from(LONGS)) as f64 / row;
+        costs.push((single * bytes_per_second - block_bytes as f64).max(0.0));
+    }
+    costs.sort_by(f64::total_cmp);
+    Some(costs[costs.len() / 2] as u64)
+}
+
+/// Memory to read to.
+fn windows(bytes: u64, count: u32) -> Option<Vec<Window>> {
+    let layout = PoolLayout::new(0, bytes, count)?;
+    Some(Pool::create::<MemoryError>(layout, false, |_| Ok(())).ok()?.1)
+}
+
+struct Meter<'a> {
+    region: Range<u64>,
+    file: &'a Arc<BlockFile>,
+    done: mpsc::Receiver<Completion>,
+    submit: &'a dyn Fn(Read) -> Result<(), Read>,
+}
+
+impl Meter<'_> {
+    /// Time to fill all windows from these offsets of the region, in any order.
+    fn time(
+        &mut self,
+        windows: &mut Vec<Window>,
+        mut offset: impl FnMut(u32) -> u64,
+    ) -> Option<Duration> {
+        let reads = (0..).zip(windows.drain(..)).map(|(number, window)| Read {
+            model: 0,
+            attempt: 0,
+            priority: Priority::Demand,
+            begun: Duration::ZERO,
+            file: self.file.clone(),
+            offset: self.region.start + offset(number),
+            blocks: vec![(BlockIndex(0), window)],
+        });
+        let reads: Vec<_> = reads.collect();
+        let begun = Instant::now();
+        let mut under_way = 0;
+        for mut read in reads {
+            while let Err(refused) = (self.submit)(read) {
+                read = refused;
+                self.take(windows)?;
+                under_way -= 1;
+            }
+            under_way += 1;
+        }
+        for _ in 0..under_way {
+            self.take(windows)?;
+        }
+        Some(begun.elapsed())
+    }
+
+    fn take(&self, windows: &mut Vec<Window>) -> Option<()> {
+        let Completion { read, result } = self.done.recv_timeout(PATIENCE).ok()?;
+        result.ok()?;
+        windows.extend(read.blocks.into_iter().map(|(_, window)| window));
+        Some(())
+    }
+}

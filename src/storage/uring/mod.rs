@@ -1,0 +1,367 @@
+//! Reads through io_uring: one thread feeds the ring and takes its answers, and sleeps in between.
+//!
+//! The thread owns the ring. Others leave reads in a queue and ring a bell, which is an eventfd
+//! that the ring itself listens to; so the thread waits for both at once, and never spins. The
+//! kernel writes straight into slots. Which reads make sense is the planner's business.
+
+mod flight;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    Backend, BlockFile, Completion, Counters, Priority, Read, ReadError, Resources, Sink, Storage,
+    file::Scratch, queue::Queue,
+};
+use crate::{
+    device::{MemoryError, Pool, PoolLayout},
+    units::{BLOCK_ALIGN, BlockIndex},
+};
+use flight::{Answer, Flight, Flights, Key, Segment};
+use ring::Ring;
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::{Errno, write},
+};
+use std::{
+    io::{self, ErrorKind},
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use thiserror::Error;
+
+/// The bell's name among the ring's answers; no flight has it, as places are far fewer.
+const BELL: Key = Key(u64::MAX);
+/// How long a read rests for which the kernel had no room. All together, a read waits for
+/// [`flight::MAX_AGAIN`] times as long before it fails.
+const REST: Duration = Duration::from_millis(2);
+
+/// How long a first read may take.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Reads through io_uring. Dropped, it finishes what the kernel has begun and forgets what is
+/// still queued.
+pub struct Uring {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<State>,
+    bell: Arc<OwnedFd>,
+    counters: Arc<Counters>,
+}
+
+struct State {
+    queue: Queue,
+    /// Whether the bell has been rung since the thread looked last.
+    rung: bool,
+}
+
+/// Why io_uring cannot be used here.
+#[derive(Debug, Error)]
+pub enum Unavailable {
+    /// The kernel gives us no ring.
+    #[error("{}", reason(.0))]
+    SetUp(#[source] io::Error),
+    /// It does, but a read through it fails.
+    #[error("a first read through io_uring failed: {0}")]
+    Probe(#[source] io::Error),
+}
+
+/// The ring cannot be used any more.
+#[derive(Debug)]
+struct Lost(io::Error);
+
+/// What the thread asks of the kernel; tests have one of their own.
+trait Kernel {
+    /// Memory for what is read and dropped.
+    fn discard(&mut self) -> Segment;
+    /// Asks for the rest of a read.
+    fn read(&mut self, key: Key, flight: &Flight) -> Result<(), Lost>;
+    /// Asks to be told, once, when the bell rings.
+    fn listen(&mut self, key: Key) -> Result<(), Lost>;
+    /// Hands over what was asked for, and waits for an answer.
+    fn wait(&mut self, at_most: Option<Duration>) -> Result<(), Lost>;
+    /// Adds the answers that have come: names, and bytes or negative error numbers.
+    fn answers(&mut self, into: &mut Vec<(Key, i32)>);
+}
+
+impl Uring {
+    /// Starts the thread, with at most `depth` reads queued or under way, once a first block of
+    /// each file has been read. Why the pools' memory could not be registered, if so, comes beside
+    /// it; reads then cost a little more.
+    pub fn start(
+        depth: usize,
+        resources: Resources,
+        sink: Sink,
+    ) -> Result<(Self, Option<io::Error>), Unavailable> {
+        let flags = EventfdFlags::CLOEXEC;
+        let bell = Arc::new(eventfd(0, flags).map_err(|e| Unavailable::SetUp(e.into()))?);
+        let (ready, started) = mpsc::channel();
+        let (shared, thread) = {
+            let bell = bell.clone();
+            spawn(depth, bell.clone(), sink, move || {
+                let files = resources.files.clone();
+                let set_up = Ring::set_up(depth, resources, bell).and_then(|(mut ring, note)| {
+                    files.iter().try_for_each(|file| probe(&mut ring, file))?;
+                    Ok((ring, note))
+                });
+                let (ring, told) = match set_up {
+                    Ok((ring, note)) => (Some(ring), Ok(note)),
+                    Err(error) => (None, Err(error)),
+                };
+                // The starter waits for it.
+                let _ = ready.send(told);
+                ring
+            })
+            .map_err(Unavailable::SetUp)?
+        };
+        let uring = Self { shared, thread: Some(thread) };
+        let gone = || Unavailable::SetUp(io::Error::other("its thread ended"));
+        let note = started.recv().map_err(|_| gone())??;
+        Ok((uring, note))
+    }
+}
+
+/// Starts a thread that serves a queue with the kernel that `make` gives it there, if it does.
+fn spawn<K: Kernel>(
+    depth: usize,
+    bell: Arc<OwnedFd>,
+    sink: Sink,
+    make: impl FnOnce() -> Option<K> + Send + 'static,
+) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
+    let queue = Mutex::new(State { queue: Queue::new(depth), rung: false });
+    let shared = Arc::new(Shared { queue, bell, counters: Arc::default() });
+    let own = shared.clone();
+    let thread = thread::Builder::new().name("io_uring".into()).spawn(move || {
+        if let Some(kernel) = make() {
+            let (flights, later, answers) = (Flights::default(), Vec::new(), Vec::new());
+            Worker { kernel, flights, later, answers, shared: own, sink }.work();
+        }
+    })?;
+    Ok((shared, thread))
+}
+
+impl Storage for Uring {
+    fn submit(&self, read: Read) -> Result<(), Read> {
+        self.shared.lock().queue.push(read)?;
+        self.shared.ring();
+        Ok(())
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::IoUring
+    }
+
+    fn counters(&self) -> Arc<Counters> {
+        self.shared.counters.clone()
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        self.shared.lock().queue.stop();
+        self.shared.ring();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// The queue is changed by steps that do not panic, so a panic elsewhere cannot leave it torn.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the thread, if nobody has done so since it looked last.
+    fn ring(&self) {
+        if !std::mem::replace(&mut self.lock().rung, true) {
+            // It fails only when the count is full, and then the bell rings anyway.
+            let _ = write(&self.bell, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// The thread's own state.
+struct Worker<K> {
+    kernel: K,
+    flights: Flights,
+    /// Reads for which the kernel had no room.
+    later: Vec<Key>,
+    answers: Vec<(Key, i32)>,
+    shared: Arc<Shared>,
+    sink: Sink,
+}
+
+impl<K: Kernel> Worker<K> {
+    fn work(mut self) {
+        match self.serve() {
+            Ok(()) => {}
+            Err(Lost(error)) => {
+                tracing::error!(
+                    %error,
+                    under_way = self.flights.len(),
+                    "io_uring is lost: blocks are read by blocking calls from now on; slots under \
+                     way stay taken until a restart"
+                );
+                // The kernel may write there for as long as the machine runs.
+                std::mem::forget(self.flights);
+                block(&self.shared, &self.sink);
+            }
+        }
+    }
+
+    /// Serves the queue until it has stopped and nothing is under way.
+    fn serve(&mut self) -> Result<(), Lost> {
+        self.kernel.listen(BELL)?;
+        loop {
+            self.take_up()?;
+            if self.flights.len() == 0 && self.shared.lock().queue.has_stopped() {
+                return Ok(());
+            }
+            self.kernel.wait((!self.later.is_empty()).then_some(REST))?;
+            for key in std::mem::take(&mut self.later) {
+                self.ask(key)?;
+            }
+            self.take_answers()?;
+        }
+    }
+
+    /// Hands queued reads to the kernel. The queue takes no more than the ring has room for.
+    fn take_up(&mut self) -> Result<(), Lost> {
+        loop {
+            let read = {
+                let mut state = self.shared.lock();
+                state.rung = false;
+                state.queue.pop()
+            };
+            let Some(read) = read else { return Ok(()) };
+            if read.is_empty() {
+                self.end(Completion { read, result: Ok(()) });
+                continue;
+            }
+            let key = self.flights.begin(read, self.kernel.discard());
+            self.ask(key)?;
+        }
+    }
+
+    fn ask(&mut self, key: Key) -> Result<(), Lost> {
+        match self.flights.get(key) {
+            Some(flight) => self.kernel.read(key, flight),
+            None => Ok(()),
+        }
+    }
+
+    fn take_answers(&mut self) -> Result<(), Lost> {
+        self.kernel.answers(&mut self.answers);
+        for (key, result) in std::mem::take(&mut self.answers) {
+            if key == BELL {
+                self.kernel.listen(BELL)?;
+                continue;
+            }
+            let counters = &self.shared.counters;
+            match self.flights.answer(key, result) {
+                Answer::Ended(completion) => self.end(completion),
+                Answer::Short(key) => {
+                    counters.short();
+                    self.ask(key)?;
+                }
+                Answer::Later(key) => {
+                    counters.again();
+                    self.later.push(key);
+                }
+                Answer::Stray => {
+                    counters.stray();
+                    tracing::warn!(key = key.0, result, "the kernel answered what nobody asked");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, completion: Completion) {
+        end(&self.shared, &self.sink, completion);
+    }
+}
+
+fn end(shared: &Shared, sink: &Sink, completion: Completion) {
+    let Completion { read, result } = &completion;
+    shared.counters.ended(read.len(), result);
+    shared.lock().queue.ended(read.priority);
+    sink(completion);
+}
+
+/// Goes on without a ring, one read at a time.
+fn block(shared: &Shared, sink: &Sink) {
+    let mut scratch = Scratch::default();
+    loop {
+        let (read, stopped) = {
+            let mut state = shared.lock();
+            state.rung = false;
+            (state.queue.pop(), state.queue.has_stopped())
+        };
+        let Some(mut read) = read else {
+            if stopped {
+                return;
+            }
+            // Waits for the bell.
+            let _ = rustix::io::read(&shared.bell, &mut [0; 8]);
+            continue;
+        };
+        let result = read.carry_out(&mut scratch);
+        end(shared, sink, Completion { read, result });
+    }
+}
+
+/// Reads the beginning of a file, as blocks will be read.
+fn probe(ring: &mut Ring, file: &Arc<BlockFile>) -> Result<(), Unavailable> {
+    let failed = |error: io::Error| Unavailable::Probe(error);
+    let layout = PoolLayout::new(0, BLOCK_ALIGN, 1);
+    let pool = layout.map(|layout| Pool::create::<MemoryError>(layout, false, |_| Ok(())));
+    let Some(Ok((_, windows))) = pool else { return Err(failed(ErrorKind::OutOfMemory.into())) };
+    let (mut flights, mut answers) = (Flights::default(), Vec::new());
+    let read = Read {
+        model: 0,
+        attempt: 0,
+        priority: Priority::Demand,
+        begun: Duration::ZERO,
+        file: file.clone(),
+        offset: 0,
+        blocks: (0..).map(BlockIndex).zip(windows).collect(),
+    };
+    let key = flights.begin(read, ring.discard());
+    if let Some(flight) = flights.get(key) {
+        ring.read(key, flight).map_err(|Lost(error)| failed(error))?;
+    }
+    ring.wait(Some(PROBE_PATIENCE)).map_err(|Lost(error)| failed(error))?;
+    ring.answers(&mut answers);
+    let [(_, result)] = answers[..] else {
+        // The kernel may still write there.
+        std::mem::forget(flights);
+        return Err(failed(ErrorKind::TimedOut.into()));
+    };
+    match flights.answer(key, result) {
+        Answer::Ended(Completion { result: Err(ReadError::Io { source, .. }), .. }) => {
+            Err(failed(source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What an error of the kernel most likely comes from.
+fn reason(error: &io::Error) -> String {
+    let cause = match Errno::from_io_error(error) {
+        Some(Errno::PERM) => "the sysctl kernel.io_uring_disabled or a seccomp filter forbids it",
+        Some(Errno::NOSYS) => "the kernel or a seccomp filter does not have it",
+        Some(Errno::NOMEM) => "the limit on locked memory is too low: raise LimitMEMLOCK=",
+        Some(Errno::INVAL) => "the kernel is older than 5.10",
+        Some(Errno::MFILE | Errno::NFILE) => "the limit on open files is reached",
+        _ => "no ring",
+    };
+    format!("{cause} ({error})")
+}
