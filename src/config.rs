@@ -93,6 +93,18 @@ pub struct StorageConfig {
     pub stall: Duration,
 }
 
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            backend: StorageBackend::Auto,
+            read_threads: 4,
+            reads_in_flight: 64,
+            read_bytes: 256 << 10,
+            stall: Duration::from_millis(2_000),
+        }
+    }
+}
+
 /// Which backend reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,6 +1,7 @@
 //! Ctrl-C for commands that work on files: the first one asks them to stop and clean up, the
 //! second one stops them.
 
+use super::failure::Failure;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -33,6 +34,16 @@ impl Interrupt {
     #[cfg(test)]
     pub(super) fn never() -> Self {
         Self(Arc::default())
+    }
+
+    /// Fails if a signal came.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.came() { Err(Self::failure()) } else { Ok(()) }
+    }
+
+    /// How a command fails because of a signal.
+    pub(super) fn failure() -> Failure {
+        Failure::failed("interrupted; nothing is left behind")
     }
 
     /// Whether a signal came.

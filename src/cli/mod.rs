@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, recipe or configuration.
 
+mod bench;
 mod bundle;
 mod demo;
 mod failure;
@@ -11,6 +12,7 @@ mod offline;
 mod operate;
 mod output;
 mod progress;
+mod reader;
 mod serve;
 
 use clap::{Args, Parser, Subcommand};
@@ -50,6 +52,9 @@ enum Command {
     Sessions(operate::SessionsArgs),
     /// Attach to a session and write what it serves as a dense safetensors file.
     Export(operate::ExportArgs),
+    /// Measure this machine with a bundle: device limit, cold, half prefetched and resident
+    /// switches, reloading, calls; side by side.
+    Bench(bench::BenchArgs),
     /// Work with configurations.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -97,6 +102,7 @@ impl Cli {
             Command::Status(args) => operate::status(&args),
             Command::Sessions(args) => operate::sessions(&args),
             Command::Export(args) => operate::export(&args),
+            Command::Bench(args) => bench::bench(&args),
             Command::Config(ConfigCommand::Check(args)) => serve::check(&args),
         };
         result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)

@@ -9,6 +9,10 @@ pub type Control = TaskServiceClient<Channel>;
 
 /// Connects to a daemon's control socket.
 pub async fn connect(path: &Path) -> Result<Control, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("unix://{}", path.display()))?;
-    Ok(TaskServiceClient::new(endpoint.connect().await?))
+    Ok(TaskServiceClient::new(channel(path).await?))
+}
+
+/// The same for clients of any service.
+pub async fn channel(path: &Path) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(format!("unix://{}", path.display()))?.connect().await
 }

@@ -5,5 +5,5 @@ mod control;
 mod export;
 
 pub use attachment::{AttachError, Attachment, Lease};
-pub use control::{Control, connect};
+pub use control::{Control, channel, connect};
 pub use export::{ExportError, export};

@@ -1,7 +1,7 @@
 //! The configuration as the file has it: types and defaults. Whether values are any good is the
 //! parent's business.
 
-use super::{LogFormat, StorageBackend};
+use super::{LogFormat, StorageBackend, StorageConfig};
 use bytesize::ByteSize;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -92,12 +92,14 @@ impl Default for RawListen {
 
 impl Default for RawStorage {
     fn default() -> Self {
+        let StorageConfig { backend, read_threads, reads_in_flight, read_bytes, stall } =
+            StorageConfig::default();
         Self {
-            backend: StorageBackend::Auto,
-            read_threads: 4,
-            reads_in_flight: 64,
-            read_bytes: ByteSize::mib(1),
-            stall_ms: 2_000,
+            backend,
+            read_threads: read_threads as u64,
+            reads_in_flight: reads_in_flight as u64,
+            read_bytes: ByteSize(read_bytes),
+            stall_ms: stall.as_millis() as u64,
         }
     }
 }

@@ -76,7 +76,7 @@ fn load(config: &Config) -> Result<Vec<Model>, DaemonError> {
         let (bundle, lock_memory) = (bundle.clone(), config.lock_memory);
         let spec = ModelSpec { bundle, pool_bytes: *pool_bytes, lock_memory };
         let mut model = Model::load(&spec)?;
-        let request_bytes = model.measure(settings(config));
+        let request_bytes = model.measure(settings(&config.storage));
         if models.iter().any(|other| other.name() == model.name()) {
             return Err(DaemonError::SameModel(model.name().to_owned()));
         }
@@ -103,7 +103,7 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
 
     let clock: Arc<dyn Clock> = Arc::new(Monotonic::start());
     let (files, pools) = models.iter().map(Model::resources).unzip();
-    let (engine, runtime) = Runtime::start(settings(config), Resources { files, pools })?;
+    let (engine, runtime) = Runtime::start(settings(&config.storage), Resources { files, pools })?;
     let names: Vec<_> = models.iter().map(|model| model.name().to_owned()).collect();
     let state = Engine::new(models, limits(config), clock.clone());
     let engine_loop = tokio::spawn(run(state, runtime, clock.clone()));
@@ -148,8 +148,9 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
     Ok(())
 }
 
-fn settings(config: &Config) -> Settings {
-    let StorageConfig { backend, read_threads, reads_in_flight, .. } = config.storage;
+/// How reads are carried out with this configuration.
+pub fn settings(config: &StorageConfig) -> Settings {
+    let StorageConfig { backend, read_threads, reads_in_flight, .. } = *config;
     let choice = match backend {
         StorageBackend::Auto => Choice::Auto,
         StorageBackend::Preadv => Choice::Preadv,

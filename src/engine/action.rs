@@ -78,6 +78,15 @@ pub enum Command {
         /// Gets the state.
         reply: Reply<Vec<ModelStatus>>,
     },
+    /// Let cached blocks go, the least recently used first.
+    Trim {
+        /// The model; empty for the only one.
+        model: String,
+        /// At most so many blocks.
+        blocks: usize,
+        /// Gets the number of blocks that went.
+        reply: Reply<usize>,
+    },
     /// Finish the switches that run and take no others.
     Drain,
 }

@@ -158,6 +158,10 @@ impl Engine {
             Command::Status { model, reply } => {
                 let _ = reply.send(self.status(&model));
             }
+            Command::Trim { model, blocks, reply } => {
+                let trimmed = self.find(&model).map(|model| self.models[model].trim(blocks));
+                let _ = reply.send(trimmed);
+            }
             Command::Drain => self.draining = true,
         }
     }

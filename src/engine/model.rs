@@ -205,6 +205,10 @@ impl Model {
         self.sessions.iter_mut().flatten().for_each(|session| session.leave(member));
     }
 
+    pub(super) fn trim(&mut self, blocks: usize) -> usize {
+        self.residency.trim(blocks)
+    }
+
     pub(super) fn awaits_leases(&self) -> bool {
         self.open_sessions().any(|session| !session.draining.is_empty())
     }

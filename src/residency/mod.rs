@@ -152,11 +152,16 @@ impl Residency {
     /// Makes `count` slots free, if that many blocks may go, least recently used first. Gives the
     /// number of blocks evicted.
     pub fn make_room(&mut self, count: usize) -> usize {
-        let missing = count.saturating_sub(self.slots.counts().free);
-        if missing == 0 {
-            return 0;
+        match count.saturating_sub(self.slots.counts().free) {
+            0 => 0,
+            missing => self.trim(missing),
         }
-        let victims = self.victims(missing);
+    }
+
+    /// Evicts up to `count` blocks that nothing pins, least recently used first, and gives their
+    /// number.
+    pub fn trim(&mut self, count: usize) -> usize {
+        let victims = self.victims(count);
         for &block in &victims {
             self.evict(block);
         }

@@ -114,11 +114,6 @@ fn configuration(place: &Place, pool_bytes: u64) -> String {
         "lock_memory": false,
         // A large model may be on a slow disk; Ctrl-C still works.
         "limits": { "switch_timeout_ms": 600_000 },
-        "storage": {
-            "read_threads": super::READ_THREADS,
-            "reads_in_flight": super::READS_IN_FLIGHT,
-            "read_bytes": super::READ_BYTES,
-        },
     });
     config.to_string()
 }

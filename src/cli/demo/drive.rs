@@ -2,10 +2,10 @@
 //!
 //! Measures and checks; what the figures say is `report`'s business.
 
-use super::{Stop, expect::Expected, inputs::TASKS, random, reload::Reloader};
+use super::{Stop, expect::Expected, inputs::TASKS, random};
 use crate::{
     bundle::Bundle,
-    cli::{failure::Failure, progress},
+    cli::{failure::Failure, progress, reader::Reader},
     client::{Attachment, Control},
     proto,
     units::TaskIndex,
@@ -50,7 +50,7 @@ pub(super) struct Driver<'a> {
     pub(super) control: Control,
     pub(super) attachment: Attachment,
     pub(super) bundle: &'a Bundle,
-    pub(super) reloader: Reloader<'a>,
+    pub(super) reloader: Reader<'a>,
     pub(super) expected: &'a Expected<'a>,
     pub(super) stop: &'a Stop,
 }
@@ -104,7 +104,7 @@ impl Driver<'_> {
         })?;
         let answer = answer.into_inner();
         let (first, count) = self.piece(index)?;
-        let reload = self.reloader.reload(first, count, self.stop)?;
+        let reload = self.reloader.read(first, count, &self.stop.0)?;
         Ok(Step {
             task,
             index,

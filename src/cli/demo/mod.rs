@@ -11,19 +11,20 @@ mod expect;
 mod inputs;
 mod place;
 mod random;
-mod reload;
 mod report;
 mod subject;
 mod tensors;
 
-use super::{OutputArgs, failure::Failure, interrupt::Interrupt, offline, output, progress::Bars};
-use crate::{bundle::Bundle, compile};
+use super::{
+    OutputArgs, failure::Failure, interrupt::Interrupt, offline, output, progress::Bars,
+    reader::Reader,
+};
+use crate::{bundle::Bundle, compile, config::StorageConfig};
 use child::Daemon;
 use clap::Args;
 use drive::{Drive, Driver};
 use expect::Expected;
 use place::Place;
-use reload::Reloader;
 use report::{Report, Setting};
 use std::{
     io::Write as _,
@@ -32,10 +33,6 @@ use std::{
 };
 use subject::Subject;
 
-/// How both sides read; what the daemon does by default.
-const READ_THREADS: usize = 4;
-const READS_IN_FLIGHT: usize = 64;
-const READ_BYTES: u64 = 1 << 20;
 /// How often a wait looks whether it should end.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
@@ -64,7 +61,7 @@ impl Stop {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        if self.came() { Err(interrupted()) } else { Ok(()) }
+        self.0.check()
     }
 
     /// Waits for the user to ask.
@@ -72,12 +69,8 @@ impl Stop {
         while !self.came() {
             tokio::time::sleep(STOP_POLL).await;
         }
-        interrupted()
+        Interrupt::failure()
     }
-}
-
-fn interrupted() -> Failure {
-    Failure::failed("interrupted; nothing is left behind")
 }
 
 /// Shows the whole story.
@@ -86,7 +79,7 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     let stop = Stop(interrupt.clone());
     let report = match tell(args, interrupt, &stop) {
         // Whatever failed did so because of it, or does not matter any more.
-        Err(_) if stop.came() => return Err(interrupted()),
+        Err(_) if stop.came() => return Err(Interrupt::failure()),
         result => result?,
     };
     if args.output.json { output::print_json(&report) } else { output::print(&report.render()) }
@@ -147,7 +140,7 @@ fn drive(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let drive = runtime.map_err(Failure::failed)?.block_on(async {
         let (control, attachment) = daemon.ready(stop).await?;
-        let reloader = Reloader::new(bundle, &place.bundle())?;
+        let reloader = Reader::new(bundle, &place.bundle(), &StorageConfig::default())?;
         say("switching and checking");
         Driver { control, attachment, bundle, reloader, expected, stop }.run().await
     })?;

@@ -3,7 +3,6 @@
 //! Computes medians and ratios; measures nothing.
 
 use super::{
-    READ_BYTES, READ_THREADS,
     drive::{Drive, Step},
     inputs::{KEEP, QUALITY_FLOOR, TASKS},
     place::Place,
@@ -12,6 +11,7 @@ use super::{
 use crate::{
     bundle::Bundle,
     cli::output::{Table, bytes, percent},
+    config::StorageConfig,
 };
 use serde::Serialize;
 use std::time::Duration;
@@ -221,10 +221,10 @@ impl Report {
              switch: the whole SwitchTask call over gRPC, as its caller sees it: the daemon reads \
              the blocks\n        that are not in its pool, verifies them and publishes.\n\
              reload: reading the task's whole sparse checkpoint: as many bytes as its blocks have, \
-             in one\n        piece, with the same reader ({} a read, {READ_THREADS} threads), \
+             in one\n        piece, with the same reader ({} a read), \
              unverified and without a call:\n        the best case for reloading.\n\
              {read}\n",
-            bytes(READ_BYTES),
+            bytes(StorageConfig::default().read_bytes),
         )
     }
 

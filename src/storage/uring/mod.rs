@@ -38,6 +38,10 @@ const BELL: Key = Key(u64::MAX);
 /// [`flight::MAX_AGAIN`] times as long before it fails.
 const REST: Duration = Duration::from_millis(2);
 
+/// Reads that the kernel has at once. Enough to keep a device busy, and so few that they end one
+/// after the other: of reads that share the device all end late, and nothing can be verified
+/// meanwhile.
+const UNDER_WAY: usize = 16;
 /// How long a first read may take.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -90,11 +94,11 @@ trait Kernel {
 }
 
 impl Uring {
-    /// Starts the thread, with at most `depth` reads queued or under way, once a first block of
+    /// Starts the thread, with at most `capacity` reads queued or under way, once a first block of
     /// each file has been read. Why the pools' memory could not be registered, if so, comes beside
     /// it; reads then cost a little more.
     pub fn start(
-        depth: usize,
+        capacity: usize,
         resources: Resources,
         sink: Sink,
     ) -> Result<(Self, Option<io::Error>), Unavailable> {
@@ -103,12 +107,13 @@ impl Uring {
         let (ready, started) = mpsc::channel();
         let (shared, thread) = {
             let bell = bell.clone();
-            spawn(depth, bell.clone(), sink, move || {
+            spawn(capacity, bell.clone(), sink, move || {
                 let files = resources.files.clone();
-                let set_up = Ring::set_up(depth, resources, bell).and_then(|(mut ring, note)| {
-                    files.iter().try_for_each(|file| probe(&mut ring, file))?;
-                    Ok((ring, note))
-                });
+                let set_up =
+                    Ring::set_up(UNDER_WAY, resources, bell).and_then(|(mut ring, note)| {
+                        files.iter().try_for_each(|file| probe(&mut ring, file))?;
+                        Ok((ring, note))
+                    });
                 let (ring, told) = match set_up {
                     Ok((ring, note)) => (Some(ring), Ok(note)),
                     Err(error) => (None, Err(error)),
@@ -128,12 +133,12 @@ impl Uring {
 
 /// Starts a thread that serves a queue with the kernel that `make` gives it there, if it does.
 fn spawn<K: Kernel>(
-    depth: usize,
+    capacity: usize,
     bell: Arc<OwnedFd>,
     sink: Sink,
     make: impl FnOnce() -> Option<K> + Send + 'static,
 ) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
-    let queue = Mutex::new(State { queue: Queue::new(depth), rung: false });
+    let queue = Mutex::new(State { queue: Queue::new(capacity), rung: false });
     let shared = Arc::new(Shared { queue, bell, counters: Arc::default() });
     let own = shared.clone();
     let thread = thread::Builder::new().name("io_uring".into()).spawn(move || {
@@ -232,13 +237,13 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Hands queued reads to the kernel. The queue takes no more than the ring has room for.
+    /// Hands queued reads to the kernel, as many as may be under way.
     fn take_up(&mut self) -> Result<(), Lost> {
         loop {
             let read = {
                 let mut state = self.shared.lock();
                 state.rung = false;
-                state.queue.pop()
+                if self.flights.len() < UNDER_WAY { state.queue.pop() } else { None }
             };
             let Some(read) = read else { return Ok(()) };
             if read.is_empty() {

@@ -1,14 +1,16 @@
-//! The other way to switch: reading the next task's whole sparse checkpoint.
+//! Reads many blocks in one piece: what the device can do, and the other way to switch, which is
+//! to read the next task's whole sparse checkpoint.
 //!
-//! Reads as the daemon does, through the same backend with the same requests, into memory of the
-//! same kind. It verifies and publishes nothing, which only makes it faster.
+//! Reads as the daemon does by default, with the same requests, into memory of the same kind. It
+//! verifies and publishes nothing, which only makes it faster.
 
-use super::{READ_BYTES, READ_THREADS, READS_IN_FLIGHT, Stop};
+use super::{failure::Failure, interrupt::Interrupt};
 use crate::{
     bundle::Bundle,
-    cli::failure::Failure,
+    config::StorageConfig,
+    daemon::settings,
     device::{MemoryError, Pool, PoolLayout, Window},
-    storage::{BlockFile, Choice, Completion, Priority, Read, Resources, Settings, Storage, start},
+    storage::{BlockFile, Completion, Priority, Read, Resources, Storage, start},
     units::BlockIndex,
 };
 use std::{
@@ -18,19 +20,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Reads of whole tasks, one at a time.
-pub(super) struct Reloader<'a> {
+/// Reads pieces of a bundle, one at a time.
+pub(super) struct Reader<'a> {
     bundle: &'a Bundle,
     file: Arc<BlockFile>,
     storage: Box<dyn Storage>,
     done: mpsc::Receiver<Completion>,
     /// All windows between reloads, in the order of their slots.
     windows: Vec<Window>,
+    /// Blocks of a request.
+    longest: usize,
 }
 
-impl<'a> Reloader<'a> {
+impl<'a> Reader<'a> {
     /// Takes memory for the largest task.
-    pub(super) fn new(bundle: &'a Bundle, path: &Path) -> Result<Self, Failure> {
+    pub(super) fn new(
+        bundle: &'a Bundle,
+        path: &Path,
+        config: &StorageConfig,
+    ) -> Result<Self, Failure> {
         let largest = bundle.task_indices().map(|task| bundle.task_blocks(task).count_ones(..));
         let largest = largest.max().unwrap_or_default();
         let layout = PoolLayout::new(0, bundle.block().bytes(), largest as u32);
@@ -41,10 +49,9 @@ impl<'a> Reloader<'a> {
         let (sender, done) = mpsc::channel();
         let sink = Arc::new(move |completion| drop(sender.send(completion)));
         let resources = Resources { files: vec![file.clone()], pools: vec![pool] };
-        let settings =
-            Settings { choice: Choice::Auto, threads: READ_THREADS, depth: READS_IN_FLIGHT };
-        let storage = start(settings, resources, sink).map_err(Failure::failed)?.storage;
-        Ok(Self { bundle, file, storage, done, windows })
+        let storage = start(settings(config), resources, sink).map_err(Failure::failed)?.storage;
+        let longest = (config.read_bytes / bundle.block().bytes()).max(1) as usize;
+        Ok(Self { bundle, file, storage, done, windows, longest })
     }
 
     /// Whether reads go past the page cache.
@@ -54,11 +61,11 @@ impl<'a> Reloader<'a> {
 
     /// Reads as many bytes as `count` blocks have, in one piece from `first` on, and gives the
     /// time from the first request to the last completion.
-    pub(super) fn reload(
+    pub(super) fn read(
         &mut self,
         first: u32,
         count: usize,
-        stop: &Stop,
+        interrupt: &Interrupt,
     ) -> Result<Duration, Failure> {
         let mut reads = self.reads(first, count);
         let mut under_way = 0;
@@ -75,7 +82,7 @@ impl<'a> Reloader<'a> {
             under_way -= 1;
             result.map_err(Failure::failed)?;
             self.windows.extend(read.blocks.into_iter().map(|(_, window)| window));
-            stop.check()?;
+            interrupt.check()?;
         }
         let time = begun.elapsed();
         self.windows.sort_by_key(Window::slot);
@@ -84,12 +91,11 @@ impl<'a> Reloader<'a> {
 
     /// The requests that the daemon would make for these blocks.
     fn reads(&mut self, first: u32, count: usize) -> VecDeque<Read> {
-        let longest = (READ_BYTES / self.bundle.block().bytes()).max(1) as usize;
         let count = count.min(self.windows.len());
         let mut blocks = (first..).map(BlockIndex).zip(self.windows.drain(..count));
         let mut reads = VecDeque::new();
         loop {
-            let blocks: Vec<_> = blocks.by_ref().take(longest).collect();
+            let blocks: Vec<_> = blocks.by_ref().take(self.longest).collect();
             let Some((start, _)) = blocks.first() else { return reads };
             let offset = self.bundle.block_offset(*start);
             reads.push_back(Read {
