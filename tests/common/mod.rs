@@ -8,6 +8,7 @@
 pub(crate) mod calls;
 pub(crate) mod daemon;
 pub(crate) mod damage;
+pub(crate) mod faulty;
 pub(crate) mod seqpacket;
 
 use fixedbitset::FixedBitSet;

@@ -43,6 +43,25 @@ fn run_with_files_of(kit: &Kit, blocks: u32, args: &str) -> Output {
     Command::new("sh").args(["-c", &script]).current_dir(kit.path("")).output().unwrap()
 }
 
+/// The same where a system call fails, as told in the manner of `strace --inject`. `None` where
+/// calls cannot be made to fail.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn run_with_fault(kit: &Kit, fault: &str, args: &[&str]) -> Option<Output> {
+    let strace = |fault: &str, program: &str, args: &[&str]| {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "calls", "-e", &format!("inject={fault}"), program]);
+        command.args(args).current_dir(kit.path("")).output()
+    };
+    let works = strace("fsync:error=EIO", "true", &[]).is_ok_and(|output| output.status.success());
+    if !works {
+        eprintln!("skipped: no strace here that may trace");
+        return None;
+    }
+    let output = strace(fault, env!("CARGO_BIN_EXE_synchromesh"), args).unwrap();
+    fs::remove_file(kit.path("calls")).unwrap();
+    Some(output)
+}
+
 fn error(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
@@ -174,4 +193,32 @@ fn a_disk_that_fills_is_told_and_leaves_nothing() {
     fs::write(kit.path("o.mesh"), "old").unwrap();
     assert_eq!(run_with_files_of(&kit, 200, "compile recipe.yaml").status.code(), Some(1));
     assert_eq!(fs::read(kit.path("o.mesh")).unwrap(), b"old");
+}
+
+#[test]
+fn s12_s15_a_disk_that_is_full_or_cannot_sync_keeps_the_old_bundle_whole() {
+    let kit = kit();
+    kit.text("o.mesh", "old");
+    let before = kit.files();
+    // Scores, header, blocks, index. A second sync would succeed, and mean nothing.
+    for (fault, told) in [
+        ("pwrite64:error=ENOSPC:when=1", "No space left on device"),
+        ("pwrite64:error=EDQUOT:when=2", "Disk quota exceeded"),
+        ("pwrite64:error=ENOSPC:when=3", "No space left on device"),
+        ("pwrite64:error=EDQUOT:when=4", "Disk quota exceeded"),
+        ("fsync:error=EIO:when=1", "Input/output error"),
+        ("fsync:error=ENOSPC:when=1", "No space left on device"),
+    ] {
+        let Some(failed) = run_with_fault(&kit, fault, &["compile", "recipe.yaml"]) else { return };
+        assert_eq!(failed.status.code(), Some(1), "{fault}: {failed:?}");
+        assert!(error(&failed).contains(told), "{fault}: {}", error(&failed));
+        assert_eq!(fs::read(kit.path("o.mesh")).unwrap(), b"old", "{fault}");
+        assert_eq!(kit.files(), before, "{fault}: nothing is left");
+    }
+    // The folder's own sync comes when the new bundle is in place: told as a failure, and whole.
+    let fault = "fsync:error=EIO:when=2";
+    let Some(failed) = run_with_fault(&kit, fault, &["compile", "recipe.yaml"]) else { return };
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert_eq!(kit.files(), before);
+    assert!(run(&kit, &["verify", "o.mesh"]).status.success(), "old or new, never half");
 }

@@ -3,7 +3,7 @@
 use crate::common::{Base, Fixture, Pruned, Task};
 use fixedbitset::FixedBitSet;
 use safetensors::Dtype;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use synchromesh::{
     bundle::BlockShape,
     units::{BlockIndex, TaskIndex},
@@ -28,9 +28,14 @@ pub(crate) struct Content {
 impl Content {
     /// Writes a bundle whose tasks have these blocks; each block must be in one.
     pub(crate) fn write(model: &'static str, tasks: &[Vec<u32>]) -> Self {
+        Self::write_in(&std::env::temp_dir(), model, tasks)
+    }
+
+    /// The same in a folder of its own under `parent`.
+    pub(crate) fn write_in(parent: &Path, model: &'static str, tasks: &[Vec<u32>]) -> Self {
         let count = tasks.iter().flatten().max().map_or(0, |last| last + 1);
         let fixture = fixture(model, tasks, count);
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(parent).unwrap();
         let path = folder.path().join(format!("{model}.mesh"));
         fixture.write(&path);
         Self {
