@@ -52,11 +52,16 @@ impl AtomicFile {
         self.temporary.path()
     }
 
-    /// Makes the content durable and lets it take the target's place.
+    /// Makes the content durable and lets it take the target's place. Only if the folder cannot be
+    /// synced is the new file there all the same, and the error says so.
     pub fn commit(self) -> io::Result<()> {
         self.temporary.as_file().sync_all()?;
         self.temporary.persist(&self.target).map_err(|failed| failed.error)?;
-        File::open(folder(&self.target))?.sync_all()
+        let synced = File::open(folder(&self.target)).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| {
+            let what = "the new file is in place, but may be gone after a power cut";
+            io::Error::new(error.kind(), format!("{what}: its folder cannot be synced: {error}"))
+        })
     }
 }
 

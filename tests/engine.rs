@@ -103,6 +103,29 @@ fn s7_a_slow_read_ends_the_switch_at_its_deadline_but_keeps_its_slots() {
 }
 
 #[test]
+fn s8_a_device_that_stalls_under_one_model_stops_no_other() {
+    let limits = Limits { stall: Duration::from_secs(2), ..LIMITS };
+    let models = [("alpha", 8), ("beta", 8)];
+    let models = models.map(|(model, slots)| (content(model, &[0..4, 4..8]), slots));
+    let mut rig = Rig::new(&models, limits, 0);
+    let to = |rig: &mut Rig, model: &str| {
+        let target = Target { model: model.into(), session: String::new() };
+        rig.switch(SwitchCommand { target, ..rig.command("", "city") })
+    };
+    let stuck = to(&mut rig, "alpha");
+    rig.wait(Duration::from_secs(2));
+    assert_eq!(now(stuck), Err(EngineError::StorageUnavailable));
+    assert_eq!(now(to(&mut rig, "alpha")), Err(EngineError::StorageUnavailable), "at once");
+    let answer = to(&mut rig, "beta");
+    let theirs = rig.reads.iter().position(|read| read.model == 1).unwrap();
+    rig.finish_read(theirs, Fate::Good, 0);
+    rig.finish_verify(0);
+    assert!(now(answer).is_ok());
+    rig.settle();
+    assert_eq!(now(to(&mut rig, "alpha")).unwrap().outcome, Outcome::Resident, "what came late");
+}
+
+#[test]
 fn m2_a_client_that_dies_gives_its_lease_back() {
     let mut rig = rig(8, &[0..4, 4..8, 8..12]);
     let mut client = attach(&mut rig, "");

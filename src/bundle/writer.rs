@@ -59,7 +59,7 @@ pub struct Tables {
 /// Why a bundle could not be written.
 #[derive(Debug, Error)]
 pub enum WriteError {
-    /// Writing, syncing or renaming failed; the target is as it was.
+    /// Writing, syncing or renaming failed; the target is as it was, unless the error says otherwise.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// What was announced does not fit the format; nothing was written.

@@ -5,6 +5,7 @@
 mod bench;
 mod bundle;
 mod demo;
+mod doctor;
 mod failure;
 mod frontier;
 mod interrupt;
@@ -55,6 +56,8 @@ enum Command {
     /// Measure this machine with a bundle: device limit, cold, half prefetched and resident
     /// switches, reloading, calls; side by side.
     Bench(bench::BenchArgs),
+    /// Say what this machine offers: io_uring, huge pages, locked memory, direct reads.
+    Doctor(doctor::DoctorArgs),
     /// Work with configurations.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -103,6 +106,7 @@ impl Cli {
             Command::Sessions(args) => operate::sessions(&args),
             Command::Export(args) => operate::export(&args),
             Command::Bench(args) => bench::bench(&args),
+            Command::Doctor(args) => doctor::doctor(&args),
             Command::Config(ConfigCommand::Check(args)) => serve::check(&args),
         };
         result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)

@@ -179,7 +179,6 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
     };
     let up = HumanDuration(Duration::from_millis(status.uptime_ms));
     let mut text = format!("synchromesh {}, {state}, up {up}\n", status.version);
-    text += &storage_line(status.storage.as_ref());
     for model in &status.models {
         let pool = model.pool.unwrap_or_default();
         text += &format!(
@@ -199,6 +198,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
             bytes(pool.huge_bytes),
             if model.direct_io { "direct I/O" } else { "read through the page cache" },
         );
+        text += &storage_line(model.storage.as_ref());
         if model.quarantined_blocks > 0 {
             text += &format!("{} blocks cannot be read\n", model.quarantined_blocks);
         }

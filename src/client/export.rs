@@ -10,7 +10,7 @@ use std::{
 };
 use thiserror::Error;
 
-/// Why the file was not written; the target is as it was.
+/// Why the file was not written; the target is as it was, unless the error says otherwise.
 #[derive(Debug, Error)]
 pub enum ExportError {
     /// The file cannot be written.

@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensorError};
 use std::{env, fmt, io, path::PathBuf};
 use thiserror::Error;
 
-/// Why there is no bundle. Whatever the reason, the output file is as it was.
+/// Why there is no bundle. The output file is as it was, unless the error says otherwise.
 #[derive(Debug, Error)]
 pub enum CompileError {
     /// The recipe is wrong.

@@ -105,7 +105,11 @@ impl TaskService for Service {
         let deadline = self.deadline(&request);
         let model = request.into_inner().model;
         let models = self.ask(deadline, |reply| Command::Status { model, reply }).await?;
-        let mut models: Vec<proto::ModelStatus> = models.into_iter().map(Into::into).collect();
+        let status = |model: ModelStatus| {
+            let storage = self.engine.storage(&model.name).map(Into::into);
+            proto::ModelStatus { storage, ..model.into() }
+        };
+        let mut models: Vec<_> = models.into_iter().map(status).collect();
         models.sort_by(|a, b| a.name.cmp(&b.name));
         let state = if self.draining.load(Ordering::Relaxed) {
             proto::DaemonState::Draining
@@ -117,7 +121,6 @@ impl TaskService for Service {
             state: state.into(),
             uptime_ms: self.clock.now().saturating_sub(self.ready_at).as_millis() as u64,
             models,
-            storage: Some(self.engine.storage().into()),
         }))
     }
 }
@@ -296,6 +299,8 @@ impl From<ModelStatus> for proto::ModelStatus {
             blocks_read_again: read_again,
             blocks_mismatched: mismatched,
             request_bytes,
+            // The engine knows nothing of it.
+            storage: None,
         }
     }
 }

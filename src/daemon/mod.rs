@@ -12,7 +12,7 @@ use crate::{
         Clock, Command, Engine, EngineError, Handle, Limits, LoadError, Model, ModelSpec,
         Monotonic, RunError, Runtime, SwitchCommand, Target, run,
     },
-    storage::{Choice, Resources, Settings},
+    storage::{Choice, Settings},
 };
 use sd_notify::NotifyState;
 use socket::SocketPath;
@@ -102,8 +102,7 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
     let attach_path = SocketPath::claim(&listen.attach)?;
 
     let clock: Arc<dyn Clock> = Arc::new(Monotonic::start());
-    let (files, pools) = models.iter().map(Model::resources).unzip();
-    let (engine, runtime) = Runtime::start(settings(&config.storage), Resources { files, pools })?;
+    let (engine, runtime) = Runtime::start(settings(&config.storage), &models)?;
     let names: Vec<_> = models.iter().map(|model| model.name().to_owned()).collect();
     let state = Engine::new(models, limits(config), clock.clone());
     let engine_loop = tokio::spawn(run(state, runtime, clock.clone()));
@@ -186,7 +185,11 @@ async fn activate(
     };
     match engine.ask(|reply| Command::Switch(command, reply)).await {
         Ok(_) => Ok(()),
-        Err(error @ EngineError::Corrupt { .. }) => {
+        Err(
+            error @ (EngineError::Corrupt { .. }
+            | EngineError::StorageUnavailable
+            | EngineError::DeadlineExceeded),
+        ) => {
             tracing::error!(model, %error, "served without its initial task");
             Ok(())
         }

@@ -4,7 +4,7 @@
 //! `switch`'s business.
 
 use super::{
-    Effect, EngineError, Verified, Verify,
+    Effect, EngineError, Limits, Verified, Verify,
     model::{Context, Model},
     pending::Load,
     plan::Shape,
@@ -53,7 +53,7 @@ impl Model {
 
     /// Queues a read of these blocks.
     fn read(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         attempt: u8,
         blocks: Vec<(BlockIndex, Window)>,
@@ -69,16 +69,17 @@ impl Model {
             offset: self.bundle().block_offset(*first),
             blocks,
         };
-        queue(cx.reads, read);
+        queue(&mut self.reads, read);
     }
 
     pub(super) fn read_done(&mut self, cx: &mut Context<'_>, completion: Completion) {
         let Completion { read, result } = completion;
+        self.reads.finished(read.begun);
         let Read { attempt, blocks, .. } = read;
         if let Err(error) = result {
             tracing::warn!(model = self.name(), attempt, %error, "a read failed");
             if error.is_of_device() {
-                return self.give_back(cx, blocks);
+                return self.give_back(blocks);
             }
             return self.retry_or_give_up(cx, attempt, blocks);
         }
@@ -131,16 +132,16 @@ impl Model {
                 self.read(cx, attempt + 1, blocks, Reads::push_retry);
             }
         }
-        self.withdraw(cx);
+        self.withdraw();
     }
 
     /// Gives up reading blocks because of the device: they may be as good as ever.
-    fn give_back(&mut self, cx: &mut Context<'_>, blocks: Vec<(BlockIndex, Window)>) {
+    fn give_back(&mut self, blocks: Vec<(BlockIndex, Window)>) {
         for (block, window) in blocks {
             self.residency.release(window);
             self.fail_loads_of(block, |_| EngineError::StorageUnavailable);
         }
-        self.withdraw(cx);
+        self.withdraw();
     }
 
     /// Ends all switches that are loading a block. The error is made from the task's name.
@@ -156,28 +157,38 @@ impl Model {
         }
     }
 
-    /// Ends all switches that wait for reads: the device does not answer. What it fills later is
+    /// Ends all switches that wait for reads, if the device does not answer. What it fills later is
     /// kept.
-    pub(super) fn break_off(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn break_off_if_stalled(&mut self, cx: &mut Context<'_>) {
+        if !self.reads.is_stalled(cx.now, cx.limits) {
+            return;
+        }
         let pending = self.open_sessions().filter(|session| session.pending.is_some());
         for entry in pending.map(|session| session.entry).collect::<Vec<_>>() {
             self.fail(entry, &EngineError::StorageUnavailable);
         }
-        self.withdraw(cx);
+        self.withdraw();
     }
 
     /// Takes back reads that have not begun and that no switch needs any more.
-    pub(super) fn withdraw(&mut self, cx: &mut Context<'_>) {
-        if cx.reads.has_no_backlog() {
-            return;
-        }
-        let is_pinned = |block| self.residency.is_pinned(block);
-        let wanted = |read: &Read| read.blocks.iter().any(|(block, _)| is_pinned(*block));
-        for read in cx.reads.withdraw(cx.index, wanted) {
+    pub(super) fn withdraw(&mut self) {
+        let residency = &mut self.residency;
+        let is_pinned = |(block, _): &(BlockIndex, Window)| residency.is_pinned(*block);
+        for read in self.reads.withdraw(|read| read.blocks.iter().any(is_pinned)) {
             for (_, window) in read.blocks {
-                self.residency.release(window);
+                residency.release(window);
             }
         }
+    }
+
+    /// Begins as many reads as may be under way.
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>) {
+        self.reads.pump(cx.now, cx.limits, cx.effects);
+    }
+
+    /// When the device will be held not to answer. Nobody is told while nobody waits.
+    pub(super) fn stalls_at(&self, limits: &Limits) -> Option<Duration> {
+        if self.is_switching() { self.reads.stalls_at(limits) } else { None }
     }
 
     fn loads(&mut self) -> impl Iterator<Item = &mut Load> {

@@ -41,13 +41,12 @@ use crate::{
     storage::Completion,
 };
 use model::Context;
-use reads::Reads;
 use std::{sync::Arc, time::Duration};
 
 /// What bounds the engine's work.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Reads under way at once.
+    /// Reads of a model under way at once.
     pub reads_in_flight: usize,
     /// Largest read, in bytes; at least one block is read at once.
     pub read_bytes: u64,
@@ -68,7 +67,6 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     limits: Limits,
     models: Vec<Model>,
-    reads: Reads,
     effects: Vec<Effect>,
     next_member: u64,
     draining: bool,
@@ -77,9 +75,8 @@ pub struct Engine {
 impl Engine {
     /// An engine that serves these models, whose names differ.
     pub fn new(models: Vec<Model>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        let reads = Reads::new(limits.reads_in_flight, limits.stall);
         let (effects, next_member) = (Vec::new(), 1);
-        Self { clock, limits, models, reads, effects, next_member, draining: false }
+        Self { clock, limits, models, effects, next_member, draining: false }
     }
 
     /// Applies one action and gives what is to be done because of it.
@@ -95,13 +92,11 @@ impl Engine {
             }
             Action::Tick => {}
         }
-        if self.reads.is_stalled(now) {
-            self.each_model(now, Model::break_off);
-        }
+        self.each_model(now, Model::break_off_if_stalled);
         // Not only when a tick comes: under a steady flow of actions none would.
         self.each_model(now, |model, _| model.settle_leases());
         self.each_model(now, Model::retry_waiting);
-        self.reads.pump(now, &mut self.effects);
+        self.each_model(now, Model::pump);
         std::mem::take(&mut self.effects)
     }
 
@@ -109,14 +104,14 @@ impl Engine {
     pub fn next_tick(&self) -> Option<Duration> {
         let deadlines = self.models.iter().filter_map(Model::next_deadline);
         let leases = self.models.iter().any(Model::awaits_leases);
-        // Nobody is told of a stall while nobody waits.
-        let stall = self.models.iter().any(Model::is_switching).then(|| self.reads.stalls_at());
-        deadlines.chain(stall.flatten()).chain(leases.then(|| self.clock.now() + LEASE_POLL)).min()
+        let stalls = self.models.iter().filter_map(|model| model.stalls_at(&self.limits));
+        deadlines.chain(stalls).chain(leases.then(|| self.clock.now() + LEASE_POLL)).min()
     }
 
     /// Whether the engine was told to finish, and has.
     pub fn is_drained(&self) -> bool {
-        self.draining && self.reads.is_idle() && !self.models.iter().any(Model::is_switching)
+        let is_idle = |model: &Model| model.reads.is_idle() && !model.is_switching();
+        self.draining && self.models.iter().all(is_idle)
     }
 
     /// Checks what must hold between any two actions; for tests.
@@ -124,8 +119,10 @@ impl Engine {
     /// # Panics
     /// If it does not hold.
     pub fn assert_invariants(&self) {
-        self.models.iter().for_each(Model::assert_invariants);
-        self.reads.assert_invariants();
+        for model in &self.models {
+            model.assert_invariants();
+            model.reads.assert_invariants(&self.limits);
+        }
     }
 
     fn command(&mut self, now: Duration, command: Command) {
@@ -143,9 +140,9 @@ impl Engine {
                 let _ = reply.send(opened);
             }
             Command::CloseSession { target, reply } => match self.find(&target.model) {
-                Ok(model) => self.with_model(now, model, |m, cx| {
-                    let _ = reply.send(m.close_session(cx, &target.session));
-                }),
+                Ok(model) => {
+                    let _ = reply.send(self.models[model].close_session(&target.session));
+                }
                 Err(error) => drop(reply.send(Err(error))),
             },
             Command::Attach { target, reply } => self.attach(&target, reply),
@@ -187,7 +184,6 @@ impl Engine {
     }
 
     fn read_done(&mut self, now: Duration, completion: Completion) {
-        self.reads.finished(completion.read.begun);
         let model = completion.read.model;
         self.with_model(now, model, |model, cx| model.read_done(cx, completion));
     }
@@ -204,8 +200,8 @@ impl Engine {
         index: usize,
         step: impl FnOnce(&mut Model, &mut Context<'_>),
     ) {
-        let Self { clock, limits, models, reads, effects, .. } = self;
-        let mut cx = Context { now, index, clock: &**clock, limits, reads, effects };
+        let Self { clock, limits, models, effects, .. } = self;
+        let mut cx = Context { now, index, clock: &**clock, limits, effects };
         step(&mut models[index], &mut cx);
     }
 

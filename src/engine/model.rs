@@ -13,7 +13,7 @@ use crate::{
     bundle::Bundle,
     device::{MAX_SESSIONS, Pool, SessionEntry},
     residency::Residency,
-    storage::{self, BlockFile, Settings},
+    storage::{self, BlockFile, Resources, Settings},
     units::BlockIndex,
 };
 use std::{
@@ -33,6 +33,7 @@ pub struct Model {
     shown: File,
     pub(super) pool: Pool,
     pub(super) residency: Residency,
+    pub(super) reads: Reads,
     /// By place in the table.
     pub(super) sessions: Vec<Option<Session>>,
     pub(super) answers: Answers,
@@ -56,7 +57,6 @@ pub(super) struct Context<'a> {
     pub(super) index: usize,
     pub(super) clock: &'a dyn Clock,
     pub(super) limits: &'a Limits,
-    pub(super) reads: &'a mut Reads,
     pub(super) effects: &'a mut Vec<Effect>,
 }
 
@@ -71,6 +71,7 @@ impl Model {
             shown,
             pool,
             residency,
+            reads: Reads::default(),
             sessions,
             answers: Answers::default(),
             waiting: Waiting::default(),
@@ -99,8 +100,8 @@ impl Model {
     }
 
     /// What the model reads from and into.
-    pub fn resources(&self) -> (Arc<BlockFile>, Pool) {
-        (self.file.clone(), self.pool.clone())
+    pub fn resources(&self) -> Resources {
+        Resources { files: vec![self.file.clone()], pools: vec![self.pool.clone()] }
     }
 
     /// The bundle that is served.
@@ -149,11 +150,7 @@ impl Model {
 
     /// Closes a session. Clients must have detached, so no lease is left that could see its
     /// blocks go.
-    pub(super) fn close_session(
-        &mut self,
-        cx: &mut Context<'_>,
-        name: &str,
-    ) -> Result<(), EngineError> {
+    pub(super) fn close_session(&mut self, name: &str) -> Result<(), EngineError> {
         let entry = self.find_session(name)?;
         let Some(session) = self.session(entry) else { return Ok(()) };
         if &*session.name == DEFAULT_SESSION {
@@ -164,7 +161,7 @@ impl Model {
             return Err(EngineError::SessionInUse { name, clients });
         }
         self.fail(entry, &EngineError::SessionClosed);
-        self.withdraw(cx);
+        self.withdraw();
         self.settle_leases();
         if let Some(session) = self.sessions[entry.number() as usize].take() {
             if let Some(task) = session.active.task {

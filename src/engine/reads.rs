@@ -1,6 +1,7 @@
-//! Reads that wait for their turn, and those under way.
+//! A model's reads: those that wait for their turn, and those under way. Each model has its own, as
+//! its bundle may lie on a device of its own.
 
-use super::Effect;
+use super::{Effect, Limits};
 use crate::storage::Read;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -8,23 +9,15 @@ use std::{
 };
 
 /// The queue of reads, first in, first out; what is read again goes first.
+#[derive(Default)]
 pub(super) struct Reads {
     backlog: VecDeque<Read>,
     /// How many reads under way were begun at each moment.
     begun: BTreeMap<Duration, usize>,
     in_flight: usize,
-    limit: usize,
-    stall: Duration,
 }
 
 impl Reads {
-    /// At most `limit` reads are under way. One that is for longer than `stall` means that the
-    /// device does not answer.
-    pub(super) fn new(limit: usize, stall: Duration) -> Self {
-        let (backlog, begun) = (VecDeque::new(), BTreeMap::new());
-        Self { backlog, begun, in_flight: 0, limit: limit.max(1), stall }
-    }
-
     pub(super) fn push(&mut self, read: Read) {
         self.backlog.push_back(read);
     }
@@ -33,24 +26,19 @@ impl Reads {
         self.backlog.push_front(read);
     }
 
-    /// Whether nothing waits for its turn.
-    pub(super) fn has_no_backlog(&self) -> bool {
-        self.backlog.is_empty()
-    }
-
     /// Whether nothing waits and nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.backlog.is_empty() && self.in_flight == 0
     }
 
     /// When a read under way will have taken too long.
-    pub(super) fn stalls_at(&self) -> Option<Duration> {
-        self.begun.keys().next().map(|&begun| begun.saturating_add(self.stall))
+    pub(super) fn stalls_at(&self, limits: &Limits) -> Option<Duration> {
+        self.begun.keys().next().map(|&begun| begun.saturating_add(limits.stall))
     }
 
     /// Whether the device does not answer.
-    pub(super) fn is_stalled(&self, now: Duration) -> bool {
-        self.stalls_at().is_some_and(|at| at <= now)
+    pub(super) fn is_stalled(&self, now: Duration, limits: &Limits) -> bool {
+        self.stalls_at(limits).is_some_and(|at| at <= now)
     }
 
     /// Notes that a read has ended that was begun then.
@@ -65,8 +53,8 @@ impl Reads {
     }
 
     /// Begins as many reads as may be under way.
-    pub(super) fn pump(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        while self.in_flight < self.limit {
+    pub(super) fn pump(&mut self, now: Duration, limits: &Limits, effects: &mut Vec<Effect>) {
+        while self.in_flight < limits.reads_in_flight.max(1) {
             let Some(mut read) = self.backlog.pop_front() else { return };
             self.in_flight += 1;
             read.begun = now;
@@ -75,17 +63,20 @@ impl Reads {
         }
     }
 
-    /// Takes back the reads of a model that have not begun and are not wanted any more.
-    pub(super) fn withdraw(&mut self, model: usize, wanted: impl Fn(&Read) -> bool) -> Vec<Read> {
-        let (keep, withdrawn) =
-            self.backlog.drain(..).partition(|read| read.model != model || wanted(read));
+    /// Takes back the reads that have not begun and are not wanted any more.
+    pub(super) fn withdraw(&mut self, wanted: impl Fn(&Read) -> bool) -> Vec<Read> {
+        if self.backlog.is_empty() {
+            return Vec::new();
+        }
+        let (keep, withdrawn) = self.backlog.drain(..).partition(wanted);
         self.backlog = keep;
         Vec::from(withdrawn)
     }
 
-    pub(super) fn assert_invariants(&self) {
-        assert!(self.in_flight <= self.limit, "no more reads than allowed");
-        assert!(self.backlog.is_empty() || self.in_flight == self.limit, "no idle storage");
+    pub(super) fn assert_invariants(&self, limits: &Limits) {
+        let limit = limits.reads_in_flight.max(1);
+        assert!(self.in_flight <= limit, "no more reads than allowed");
+        assert!(self.backlog.is_empty() || self.in_flight == limit, "no idle storage");
         assert_eq!(self.begun.values().sum::<usize>(), self.in_flight, "each has its beginning");
     }
 }

@@ -1,9 +1,8 @@
 //! The engine at work: the loop that feeds it, and the threads that do what it asks for.
 
-use super::{Action, Clock, Command, Effect, Engine, EngineError, Reply, Verify};
+use super::{Action, Clock, Command, Effect, Engine, EngineError, Model, Reply, Verify};
 use crate::storage::{
-    self, Backend, Completion, CounterValues, Counters, ReadError, Resources, Settings, Sink,
-    Started, Storage,
+    self, Backend, Completion, CounterValues, Counters, ReadError, Settings, Sink, Started, Storage,
 };
 use std::{
     io,
@@ -24,12 +23,20 @@ const COMMAND_QUEUE: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    /// By model.
+    storage: Arc<[AtWork]>,
+}
+
+/// A model's storage, seen from elsewhere.
+#[derive(Debug)]
+struct AtWork {
+    model: String,
     backend: Backend,
     fallback: Option<Arc<str>>,
     counters: Arc<Counters>,
 }
 
-/// The state of the storage.
+/// The state of a model's storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageStatus {
     /// How reads are carried out.
@@ -53,7 +60,8 @@ pub struct Runtime {
     commands: mpsc::Receiver<Command>,
     results: mpsc::UnboundedReceiver<Action>,
     results_in: mpsc::UnboundedSender<Action>,
-    storage: Box<dyn Storage>,
+    /// By model: a device that hangs is no other model's matter.
+    storage: Vec<Box<dyn Storage>>,
     verifier: Verifier,
 }
 
@@ -77,34 +85,45 @@ impl Handle {
         let _ = self.commands.send(command).await;
     }
 
-    /// Tells the state of the storage.
-    pub fn storage(&self) -> StorageStatus {
-        let Self { backend, fallback, counters, commands: _ } = self;
-        let counters = counters.values();
-        StorageStatus { backend: *backend, fallback: fallback.clone(), counters }
+    /// Tells the state of a model's storage.
+    pub fn storage(&self, model: &str) -> Option<StorageStatus> {
+        let at_work = self.storage.iter().find(|at_work| at_work.model == model)?;
+        let AtWork { backend, fallback, counters, model: _ } = at_work;
+        let (backend, fallback, counters) = (*backend, fallback.clone(), counters.values());
+        Some(StorageStatus { backend, fallback, counters })
     }
 }
 
 impl Runtime {
-    /// Starts the threads: those of the storage, and one for verification.
-    pub fn start(settings: Settings, resources: Resources) -> Result<(Handle, Self), RunError> {
-        Self::with_storage(|sink| storage::start(settings, resources, sink))
+    /// Starts the threads: those of each model's storage, and one for verification.
+    pub fn start(settings: Settings, models: &[Model]) -> Result<(Handle, Self), RunError> {
+        let start = |model: &Model, sink| storage::start(settings, model.resources(), sink);
+        Self::with_storage(models, start)
     }
 
-    /// The same with a storage of the caller's.
+    /// The same with storage of the caller's.
     pub fn with_storage(
-        make: impl FnOnce(Sink) -> io::Result<Started>,
+        models: &[Model],
+        mut make: impl FnMut(&Model, Sink) -> io::Result<Started>,
     ) -> Result<(Handle, Self), RunError> {
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         // Bounded by the slots: every result owns the windows of some.
         let (results_in, results) = mpsc::unbounded_channel();
         let done = results_in.clone();
-        let sink = move |completion| drop(done.send(Action::ReadDone(completion)));
-        let Started { storage, fallback } = make(Arc::new(sink))?;
+        let sink = Arc::new(move |completion| drop(done.send(Action::ReadDone(completion))));
+        let (mut storage, mut at_work) = (Vec::new(), Vec::new());
+        for model in models {
+            let Started { storage: started, fallback } = make(model, sink.clone())?;
+            at_work.push(AtWork {
+                model: model.name().to_owned(),
+                backend: started.backend(),
+                fallback: fallback.map(Arc::from),
+                counters: started.counters(),
+            });
+            storage.push(started);
+        }
         let verifier = Verifier::start(results_in.clone())?;
-        let (backend, counters) = (storage.backend(), storage.counters());
-        let fallback = fallback.map(Arc::from);
-        let handle = Handle { commands: sender, backend, fallback, counters };
+        let handle = Handle { commands: sender, storage: at_work.into() };
         Ok((handle, Self { commands, results, results_in, storage, verifier }))
     }
 }
@@ -132,7 +151,7 @@ impl Runtime {
     fn carry_out(&self, effect: Effect) {
         match effect {
             Effect::Read(read) => {
-                if let Err(read) = self.storage.submit(read) {
+                if let Err(read) = self.storage[read.model].submit(read) {
                     let refused = Completion { read, result: Err(ReadError::Refused) };
                     // The receiver is a field beside this one.
                     let _ = self.results_in.send(Action::ReadDone(refused));

@@ -123,15 +123,15 @@ impl Model {
         let Some(Pending { task, .. }) = session.pending else { return };
         if session.active.task == Some(task) {
             self.answer_active(cx, entry);
-            return self.withdraw(cx);
+            return self.withdraw();
         }
         let taken_up = cx.now;
         self.residency.pin(task);
         // What a superseded switch has queued goes, unless this one needs it too.
-        self.withdraw(cx);
+        self.withdraw();
         let needed = self.bundle().task(task).blocks as usize;
         let missing = self.residency.missing(task);
-        if missing > 0 && cx.reads.is_stalled(cx.now) {
+        if missing > 0 && self.reads.is_stalled(cx.now, cx.limits) {
             self.residency.unpin(task);
             return self.fail(entry, &EngineError::StorageUnavailable);
         }
@@ -300,7 +300,7 @@ impl Model {
         if !abandoned.is_empty() {
             let error = EngineError::DeadlineExceeded;
             abandoned.into_iter().for_each(|entry| self.fail(entry, &error));
-            self.withdraw(cx);
+            self.withdraw();
         }
     }
 

@@ -125,7 +125,10 @@ impl Rig {
                 Effect::Verify(verify) => self.verifies.push(verify),
             }
         }
-        assert!(self.reads.len() <= self.limits.reads_in_flight, "no more reads than allowed");
+        for model in 0..self.contents.len() {
+            let under_way = self.reads.iter().filter(|read| read.model == model).count();
+            assert!(under_way <= self.limits.reads_in_flight, "no more reads than allowed");
+        }
         self.engine.assert_invariants();
         self.assert_windows_apart();
     }

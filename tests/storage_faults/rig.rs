@@ -22,7 +22,7 @@ use synchromesh::{
         Outcome, Reply, Runtime, SwitchCommand, SwitchReport, Target, run,
     },
     residency::SlotCounts,
-    storage::{Backend, BlockFile, Choice, Resources, Settings, start},
+    storage::{Backend, BlockFile, Choice, Settings, start},
     units::BlockIndex,
 };
 use tokio::{
@@ -105,13 +105,13 @@ impl Rig {
         let spec = ModelSpec { bundle: content.path.clone(), pool_bytes, lock_memory: false };
         let mut model = Model::load(&spec).unwrap();
         model.set_request_bytes(gap * BLOCK_BYTES);
-        let (bundle, (file, pool)) = (model.bundle().clone(), model.resources());
-        let resources = Resources { files: vec![file.clone()], pools: vec![pool] };
-        let (engine, at_work, faults) = at_work(backend, resources);
+        let (bundle, file) = (model.bundle().clone(), model.resources().files.remove(0));
+        let models = vec![model];
+        let (engine, at_work, faults) = at_work(backend, &models);
 
         let clock = Arc::new(TestClock::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let state = Engine::new(vec![model], LIMITS, clock.clone());
+        let state = Engine::new(models, LIMITS, clock.clone());
         let engine_loop = runtime.spawn(run(state, at_work, clock.clone()));
         let target = Target::default();
         let membership = engine.ask(|reply| Command::Attach { target, reply });
@@ -180,7 +180,7 @@ impl Rig {
 
     /// Requests that the backend itself saw fail.
     pub(crate) fn failed_reads(&self) -> u64 {
-        self.engine.storage().counters.failed
+        self.engine.storage(self.bundle.model()).unwrap().counters.failed
     }
 
     /// Waits until nothing is read or verified any more.
@@ -291,19 +291,20 @@ impl Rig {
 }
 
 /// Starts the backend behind a storage that fails as told.
-fn at_work(backend: Backend, resources: Resources) -> (Handle, Runtime, Faults) {
+fn at_work(backend: Backend, models: &[Model]) -> (Handle, Runtime, Faults) {
     let choice = match backend {
         Backend::IoUring => Choice::Auto,
         Backend::Preadv => Choice::Preadv,
     };
     let settings = Settings { choice, threads: 2, depth: IN_FLIGHT };
     let mut faults = None;
-    let (engine, at_work) = Runtime::with_storage(|sink| {
-        let (started, told) = Faulty::start(sink, |sink| start(settings, resources, sink))?;
+    let (engine, at_work) = Runtime::with_storage(models, |model, sink| {
+        let (started, told) = Faulty::start(sink, |sink| start(settings, model.resources(), sink))?;
         faults = Some(told);
         Ok(started)
     })
     .unwrap();
-    assert_eq!(engine.storage().backend, backend, "{:?}", engine.storage().fallback);
+    let storage = engine.storage(models[0].name()).unwrap();
+    assert_eq!(storage.backend, backend, "{:?}", storage.fallback);
     (engine, at_work, faults.unwrap())
 }

@@ -11,7 +11,6 @@ use crate::{
         StorageStatus, run,
     },
     proto::{self, task_service_client::TaskServiceClient},
-    storage::Resources,
 };
 use std::{
     path::{Path, PathBuf},
@@ -80,8 +79,8 @@ impl Daemon {
     }
 
     /// How it reads.
-    pub(super) fn storage(&self) -> StorageStatus {
-        self.engine.storage()
+    pub(super) fn storage(&self, model: &str) -> Option<StorageStatus> {
+        self.engine.storage(model)
     }
 }
 
@@ -95,10 +94,9 @@ fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(async {
         let clock: Arc<dyn Clock> = Arc::new(Monotonic::start());
-        let (file, pool) = model.resources();
-        let resources = Resources { files: vec![file], pools: vec![pool] };
+        let models = vec![model];
         let (engine, threads) =
-            Runtime::start(settings(config), resources).map_err(Failure::failed)?;
+            Runtime::start(settings(config), &models).map_err(Failure::failed)?;
         let limits = Limits {
             reads_in_flight: config.reads_in_flight,
             read_bytes: config.read_bytes,
@@ -106,7 +104,7 @@ fn serve(
             switch_timeout: TIMEOUT,
             clients_per_session: 1,
         };
-        let state = Engine::new(vec![model], limits, clock.clone());
+        let state = Engine::new(models, limits, clock.clone());
         let server =
             Server::new(engine.clone(), clock.clone(), Peers::default(), false, CONNECTIONS).await;
         let mut server = server.map_err(Failure::failed)?;

@@ -96,7 +96,14 @@ pub(super) fn bench(args: &BenchArgs) -> Result<(), Failure> {
         Ok::<_, Failure>(())
     })?;
     bar.finish_and_clear();
-    let report = Report::new(&bundle, path, &pair, args.rounds, daemon.storage(), bench.series);
+    let report = Report::new(
+        &bundle,
+        path,
+        &pair,
+        args.rounds,
+        daemon.storage(bundle.model()),
+        bench.series,
+    );
     if args.output.json { output::print_json(&report) } else { output::print(&report.render()) }
 }
 

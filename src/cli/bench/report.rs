@@ -62,7 +62,7 @@ impl Report {
         path: &Path,
         pair: &Pair,
         rounds: u32,
-        storage: StorageStatus,
+        storage: Option<StorageStatus>,
         series: Vec<Series>,
     ) -> Self {
         let block_bytes = bundle.block().bytes();
@@ -74,7 +74,7 @@ impl Report {
             from: pair.from.clone(),
             to: pair.to.clone(),
             rounds,
-            backend: storage.backend.to_string(),
+            backend: storage.map_or_else(String::new, |storage| storage.backend.to_string()),
             block_bytes,
             task_bytes: pair.task as u64 * block_bytes,
             diff_bytes: pair.diff as u64 * block_bytes,

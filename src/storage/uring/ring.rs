@@ -218,3 +218,33 @@ fn register_memory(uring: &IoUring, regions: &[Segment]) -> io::Result<()> {
     // SAFETY: the memory is the pools', which the ring keeps mapped for longer than itself.
     unsafe { uring.submitter().register_buffers(list) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+
+    #[test]
+    fn the_ring_refuses_what_is_not_a_read() {
+        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        let (mut ring, _) = Ring::set_up(4, Resources::default(), bell).unwrap();
+        let requests = [
+            opcode::Nop::new().build(),
+            opcode::Write::new(types::Fd(ring.bell.as_raw_fd()), (&raw const *ring.rung).cast(), 8)
+                .build(),
+            opcode::Close::new(types::Fd(ring.bell.as_raw_fd())).build(),
+        ];
+        for (number, request) in (1..).zip(requests) {
+            ring.push(&request.user_data(number)).unwrap();
+        }
+        let mut answers = Vec::new();
+        while answers.len() < 3 {
+            ring.wait(Some(Duration::from_secs(60))).unwrap();
+            ring.answers(&mut answers);
+        }
+        let refused = -Errno::ACCESS.raw_os_error();
+        assert_eq!(answers, [1, 2, 3].map(|number| (Key(number), refused)));
+        let more = ring.uring.submitter().register_files(&[ring.bell.as_raw_fd()]);
+        assert!(more.is_err(), "nothing else is registered any more");
+    }
+}
