@@ -18,7 +18,7 @@ const CALLS: usize = 200;
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    /// Reading as many bytes as the difference has, in one piece.
+    /// Reading as many bytes as the difference has, in one piece, from where it begins.
     Sequential,
     /// The same by four threads that call `preadv`.
     Pread,
@@ -68,14 +68,14 @@ impl Bench<'_> {
     /// Measures once.
     pub(super) async fn measure(&mut self, client: &mut Client, what: What) -> Result<(), Failure> {
         self.interrupt.check()?;
-        let Pair { diff, task, .. } = self.pair;
+        let Pair { diff, task, first, .. } = self.pair;
         match what {
             What::Sequential => {
-                let time = self.reader.read(0, diff, self.interrupt)?;
+                let time = self.reader.read(first.0, diff, self.interrupt)?;
                 self.note("sequential", diff, time);
             }
             What::Pread => {
-                let time = self.blocking.read(0, diff, self.interrupt)?;
+                let time = self.blocking.read(first.0, diff, self.interrupt)?;
                 self.note("pread4", diff, time);
             }
             What::Reload => {
@@ -83,9 +83,9 @@ impl Bench<'_> {
                 self.note("reload", task, time);
             }
             What::Fio => {
-                let first = self.bundle.block_offset(crate::units::BlockIndex(0));
+                let offset = self.bundle.block_offset(first);
                 let bytes = diff as u64 * self.bundle.block().bytes();
-                let time = self.fio.as_ref().map(|fio| fio.read(self.path, first, bytes));
+                let time = self.fio.as_ref().map(|fio| fio.read(self.path, offset, bytes));
                 if let Some(time) = time.transpose()? {
                     self.note("fio", diff, time);
                 }

@@ -13,7 +13,7 @@ use super::{OutputArgs, failure::Failure, interrupt::Interrupt, output, progress
 use crate::{
     bundle::{self, Bundle},
     config::{StorageBackend, StorageConfig},
-    units::TaskIndex,
+    units::{BlockIndex, TaskIndex},
 };
 use clap::Args;
 use daemon::Daemon;
@@ -52,6 +52,9 @@ struct Pair {
     to: String,
     /// Blocks of `to` that `from` has not.
     diff: usize,
+    /// Where as many blocks in a row are read in its stead: from the first of them on, if the file
+    /// is long enough.
+    first: BlockIndex,
     /// Blocks of `to`.
     task: usize,
     /// Blocks of both together.
@@ -124,6 +127,7 @@ impl Pair {
             from: bundle.task(from).name.clone(),
             to: bundle.task(to).name.clone(),
             diff: bundle.diff(from, to),
+            first: Self::first(bundle, from, to),
             task: bundle.task_blocks(to).count_ones(..),
             both: bundle.task_blocks(from).union_count(bundle.task_blocks(to)),
         };
@@ -134,6 +138,12 @@ impl Pair {
             ))),
             _ => Ok(pair),
         }
+    }
+
+    fn first(bundle: &Bundle, from: TaskIndex, to: TaskIndex) -> BlockIndex {
+        let first = bundle.task_blocks(to).difference(bundle.task_blocks(from)).next();
+        let last = bundle.len() - bundle.diff(from, to);
+        BlockIndex(first.unwrap_or_default().min(last) as u32)
     }
 
     fn furthest(bundle: &Bundle) -> Result<(TaskIndex, TaskIndex), Failure> {
