@@ -19,7 +19,8 @@ use sim::{
 use std::time::Duration;
 use synchromesh::{
     device::Active,
-    engine::{EngineError, Limits, Outcome, SwitchCommand, Target},
+    engine::{Action, EngineError, Limits, Outcome, SwitchCommand, Target},
+    storage::{Completion, ReadError},
     units::{BlockIndex, Generation, TaskIndex},
 };
 
@@ -123,6 +124,60 @@ fn s8_a_device_that_stalls_under_one_model_stops_no_other() {
     assert!(now(answer).is_ok());
     rig.settle();
     assert_eq!(now(to(&mut rig, "alpha")).unwrap().outcome, Outcome::Resident, "what came late");
+}
+
+#[test]
+fn s17_slots_of_a_lost_ring_are_never_used_again_and_their_blocks_are_read_elsewhere() {
+    let mut rig = rig(12, &[0..4, 4..8, 8..12]);
+    let client = attach(&mut rig, "");
+    rig.switched("", "city");
+    let answer = switch(&mut rig, "", "highway");
+    let read = rig.reads.remove(0);
+    let lost: Vec<_> = read.blocks.iter().map(|(_, window)| window.slot()).collect();
+    rig.apply(Action::ReadDone(Completion { read, result: Err(ReadError::Lost) }));
+    assert_eq!(now(answer), Err(EngineError::StorageUnavailable));
+    assert_eq!(rig.status()[0].pool.slots.lost, 4);
+    assert_eq!(rig.status()[0].quarantined, 0, "nothing is said of the blocks");
+    client.assert_task(&rig.contents[0], TaskIndex(0));
+    assert_eq!(rig.switched("", "highway").read, 4);
+    client.assert_task(&rig.contents[0], TaskIndex(1));
+    for block in (0..8).map(BlockIndex) {
+        let slot = client.table.slot_of(block);
+        assert!(slot.is_some_and(|slot| !lost.contains(&slot)), "{block} in {slot:?}");
+    }
+}
+
+#[test]
+fn s8_a_device_that_does_not_answer_gets_a_chance_from_time_to_time() {
+    let limits = Limits { stall: Duration::from_secs(2), ..LIMITS };
+    let mut rig = rig_with(8, &[0..4, 4..8], limits);
+    let stuck = switch(&mut rig, "", "city");
+    rig.wait(Duration::from_secs(2));
+    assert_eq!(now(stuck), Err(EngineError::StorageUnavailable));
+    rig.wait(Duration::from_millis(1999));
+    let refused = switch(&mut rig, "", "highway");
+    assert_eq!(now(refused), Err(EngineError::StorageUnavailable), "at once");
+    rig.wait(Duration::from_millis(1));
+    let mut answer = switch(&mut rig, "", "highway");
+    assert!(open(&mut answer), "the device may answer again");
+    let last = rig.reads.len() - 1;
+    rig.finish_read(last, Fate::Good, 0);
+    rig.finish_verify(0);
+    assert!(now(answer).is_ok(), "one read that never ends costs its slots and no more");
+    assert_eq!(rig.status()[0].pool.slots.filling, 4);
+}
+
+#[test]
+fn s11_reads_that_end_one_after_the_other_are_no_stall_however_long_all_take() {
+    let limits = Limits { stall: Duration::from_secs(2), read_bytes: BLOCK_BYTES, ..LIMITS };
+    let mut rig = rig_with(8, &[0..8], limits);
+    let answer = switch(&mut rig, "", "city");
+    for _ in 0..8 {
+        rig.wait(Duration::from_millis(1900));
+        rig.finish_read(0, Fate::Good, 0);
+    }
+    rig.settle();
+    assert!(now(answer).is_ok());
 }
 
 #[test]

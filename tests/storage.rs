@@ -496,7 +496,7 @@ fn s16_where_io_uring_cannot_be_used_blocking_calls_serve_and_say_why() {
     let sink = Arc::new(move |completion| drop(sender.send(completion)));
     let resources = Resources { files: vec![folder], pools: Vec::new() };
     let settings = Settings { choice: Choice::Auto, threads: 2, depth: 4 };
-    let Started { storage, fallback } = start(settings, resources, sink).unwrap();
+    let Started { storage, fallback, unregistered: _ } = start(settings, resources, sink).unwrap();
     assert_eq!(storage.backend(), Backend::Preadv);
     let reason = fallback.expect("a reason");
     assert!(reason.starts_with("a first read through io_uring failed: "), "{reason}");

@@ -6,6 +6,7 @@ use super::{OutputArgs, failure::Failure, output};
 use crate::{
     device::{MemInfo, MemoryError, Pool, PoolLayout},
     storage::{BlockFile, Resources, Uring, in_memory},
+    units::BLOCK_ALIGN,
 };
 use clap::Args;
 use rustix::{
@@ -15,9 +16,11 @@ use rustix::{
 use serde::Serialize;
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tempfile::NamedTempFile;
 
 /// Large enough for a huge page, whatever its place.
 const SAMPLE_BYTES: u64 = 8 << 20;
@@ -52,7 +55,8 @@ struct Finding {
 
 /// Looks, and tells.
 pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
-    let mut findings = vec![kernel(), io_uring(), locked_memory(), memory(), huge_pages()];
+    let io_uring = io_uring(args.file.as_deref())?;
+    let mut findings = vec![kernel(), io_uring, locked_memory(), memory(), huge_pages()];
     if let Some(path) = &args.file {
         findings.push(direct_reads(path)?);
     }
@@ -85,33 +89,47 @@ fn kernel() -> Finding {
     Finding { what: "kernel", good: true, found, advice: None }
 }
 
-fn io_uring() -> Finding {
-    let sink = Arc::new(|_| {});
-    let (good, found, advice) = match Uring::start(1, Resources::default(), sink) {
+/// Reads a file of the temporary folder, or the given one.
+fn io_uring(file: Option<&Path>) -> Result<Finding, Failure> {
+    let mut sample = NamedTempFile::new().map_err(Failure::failed)?;
+    sample.write_all(&[0; BLOCK_ALIGN as usize]).map_err(Failure::failed)?;
+    let path = file.unwrap_or(sample.path());
+    let failed = |error| Failure::failed(format!("cannot open {}: {error}", path.display()));
+    let files = vec![Arc::new(BlockFile::open(path).map_err(failed)?)];
+    let resources = Resources { files, pools: Vec::new() };
+    let (good, found, advice) = match Uring::start(1, resources, Arc::new(|_| {})) {
         Ok(_) => (true, "can be used".into(), None),
         Err(error) => {
             let advice = "blocks are read by blocking calls on threads instead, which is slower";
             (false, error.to_string(), Some(advice))
         }
     };
-    Finding { what: "io_uring", good, found, advice }
+    Ok(Finding { what: "io_uring", good, found, advice })
 }
 
 fn locked_memory() -> Finding {
     let limit = getrlimit(Resource::Memlock).current;
-    let layout = PoolLayout::new(0, SAMPLE_BYTES, 2);
-    let locked = layout.map(|layout| Pool::create::<MemoryError>(layout, true, |_| Ok(())));
-    let good = matches!(locked, Some(Ok(_)));
+    let unbound = may_lock_all();
     let found = match limit {
         None => "no limit".into(),
-        Some(bytes) if good => {
-            format!("limit {}, which does not bind this user", output::bytes(bytes))
+        Some(bytes) if unbound => {
+            format!("limit {}, which does not bind this user (CAP_IPC_LOCK)", output::bytes(bytes))
         }
         Some(bytes) => format!("limit {}", output::bytes(bytes)),
     };
+    let good = limit.is_none() || unbound;
     let advice = "raise LimitMEMLOCK= (ulimit -l) above the size of the pools, or set `lock_memory: \
                   false`";
     Finding { what: "locked memory", good, found, advice: (!good).then_some(advice) }
+}
+
+/// Whether this process has CAP_IPC_LOCK.
+fn may_lock_all() -> bool {
+    const CAP_IPC_LOCK: u32 = 14;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set >> CAP_IPC_LOCK & 1 == 1)
 }
 
 fn memory() -> Finding {

@@ -199,8 +199,14 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
             if model.direct_io { "direct I/O" } else { "read through the page cache" },
         );
         text += &storage_line(model.storage.as_ref());
-        if model.quarantined_blocks > 0 {
-            text += &format!("{} blocks cannot be read\n", model.quarantined_blocks);
+        let rare = [
+            ("blocks cannot be read", model.quarantined_blocks),
+            ("blocks were read again after a failure", model.blocks_read_again),
+            ("blocks did not match their checksum when they were read", model.blocks_mismatched),
+            ("slots are lost until a restart", pool.lost),
+        ];
+        for (what, count) in rare.into_iter().filter(|(_, count)| *count > 0) {
+            text += &format!("{count} {what}\n");
         }
         text += &sessions_table(&model.sessions).render();
     }
@@ -213,13 +219,22 @@ fn storage_line(storage: Option<&proto::StorageStatus>) -> String {
         "" => String::new(),
         reason => format!(" (not io_uring: {reason})"),
     };
-    format!(
-        "storage: {}{reason}, {} reads of {} in all, {} failed\n",
+    let mut text = format!(
+        "storage: {}{reason}, {} reads of {} in all",
         storage.backend,
         storage.reads,
         bytes(storage.read_bytes),
-        storage.failed_reads
-    )
+    );
+    let rare = [
+        ("failed", storage.failed_reads),
+        ("in parts", storage.short_reads),
+        ("deferred by the kernel", storage.deferred_reads),
+        ("stray answers", storage.stray_completions),
+    ];
+    for (what, count) in rare.into_iter().filter(|(_, count)| *count > 0) {
+        text += &format!(", {count} {what}");
+    }
+    text + "\n"
 }
 
 fn fetch_status(daemon: &DaemonArgs, model: &str) -> Result<proto::GetStatusResponse, Failure> {

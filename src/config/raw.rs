@@ -1,7 +1,7 @@
 //! The configuration as the file has it: types and defaults. Whether values are any good is the
 //! parent's business.
 
-use super::{LogFormat, StorageBackend, StorageConfig};
+use super::{LogConfig, LogFormat, StorageBackend, StorageConfig};
 use bytesize::ByteSize;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -117,6 +117,7 @@ impl Default for RawLimits {
 
 impl Default for RawLog {
     fn default() -> Self {
-        Self { filter: "info".into(), format: LogFormat::Text }
+        let LogConfig { filter, format } = LogConfig::default();
+        Self { filter, format }
     }
 }

@@ -8,6 +8,7 @@ use crate::{
         SessionStatus, StorageStatus, SwitchCommand, SwitchReport, Target,
     },
     proto::{self, task_service_server::TaskService},
+    residency::SlotCounts,
     storage::CounterValues,
     units::Generation,
 };
@@ -277,7 +278,8 @@ impl From<ModelStatus> for proto::ModelStatus {
             direct_io,
         } = status;
         let PoolStatus { slot_bytes, base_bytes, slots, pinned, locked, huge_bytes } = pool;
-        let all = slots.free + slots.filling + slots.verifying + slots.resident;
+        let SlotCounts { free, filling, verifying, resident, lost } = slots;
+        let all = free + filling + verifying + resident + lost;
         Self {
             name,
             bundle_id,
@@ -285,10 +287,11 @@ impl From<ModelStatus> for proto::ModelStatus {
                 slot_bytes,
                 base_bytes,
                 slots: all as u64,
-                free: slots.free as u64,
-                filling: slots.filling as u64,
-                verifying: slots.verifying as u64,
-                resident: slots.resident as u64,
+                free: free as u64,
+                filling: filling as u64,
+                verifying: verifying as u64,
+                resident: resident as u64,
+                lost: lost as u64,
                 pinned: pinned as u64,
                 locked,
                 huge_bytes,

@@ -120,18 +120,21 @@ impl SharedMemory {
         lock: bool,
     ) -> Result<Self, MemoryError> {
         let fail = |source: io::Error| MemoryError::Allocate { what, bytes, source };
-        // The kernel would try, and kill other processes on the way.
-        let available = available_memory();
-        if bytes > available {
-            return Err(MemoryError::Exceeds { what, bytes, available });
-        }
         let is_large = bytes >= WORTH_HUGE_PAGES;
-        let (fd, map) = match is_large.then(|| reserved_huge_pages(bytes)).flatten() {
-            Some(page_bytes) => allocate(what, bytes, page_bytes, MemfdFlags::HUGETLB)
-                .or_else(|_| allocate(what, bytes, page_size() as u64, MemfdFlags::empty())),
-            None => allocate(what, bytes, page_size() as u64, MemfdFlags::empty()),
-        }
-        .map_err(fail)?;
+        let reserved = is_large.then(|| reserved_huge_pages(bytes)).flatten();
+        let reserved = reserved
+            .and_then(|page_bytes| allocate(what, bytes, page_bytes, MemfdFlags::HUGETLB).ok());
+        let (fd, map) = match reserved {
+            Some(allocated) => allocated,
+            None => {
+                // The kernel would try, and kill other processes on the way.
+                let available = available_memory();
+                if bytes > available {
+                    return Err(MemoryError::Exceeds { what, bytes, available });
+                }
+                allocate(what, bytes, page_size() as u64, MemfdFlags::empty()).map_err(fail)?
+            }
+        };
         if lock {
             map.lock().map_err(|source| MemoryError::Lock { what, bytes, source })?;
         }
@@ -190,7 +193,7 @@ impl SharedMemory {
         self.locked
     }
 
-    /// Bytes that lay in huge pages when the memory was created; they stay so.
+    /// Bytes that lay in huge pages when the memory was created.
     pub fn huge_bytes(&self) -> u64 {
         self.huge_bytes
     }

@@ -10,9 +10,13 @@ pub(super) fn available_memory() -> u64 {
     known.unwrap_or(total.totalram * u64::from(total.mem_unit))
 }
 
-/// The size of a reserved huge page, if enough of them are free for so many bytes.
+/// The size of a reserved huge page, if enough of them are free for so many bytes, and little of
+/// the last one would be wasted.
 pub(super) fn reserved_huge_pages(bytes: u64) -> Option<u64> {
     let info = MemInfo::read();
+    if info.huge_page_bytes > bytes {
+        return None;
+    }
     let enough =
         info.huge_page_bytes > 0 && info.free_huge_pages >= bytes.div_ceil(info.huge_page_bytes);
     (enough && info.free_huge_pages > 0).then_some(info.huge_page_bytes)

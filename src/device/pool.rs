@@ -151,6 +151,12 @@ impl Window {
         self.len() == 0
     }
 
+    /// Keeps the slot's memory mapped for as long as the process lives, because somebody may write
+    /// there who cannot be stopped.
+    pub(crate) fn keep_mapped(&self) {
+        std::mem::forget(self.shared.clone());
+    }
+
     /// The slot's bytes, for writing.
     #[expect(unsafe_code, reason = "slots lie in memory that is mapped, not borrowed")]
     pub fn bytes_mut(&mut self) -> &mut [u8] {

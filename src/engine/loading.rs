@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     device::Window,
-    storage::{Completion, Priority, Read},
+    storage::{Completion, Priority, Read, ReadError},
     units::{BlockIndex, TaskIndex},
 };
 use std::time::Duration;
@@ -74,12 +74,14 @@ impl Model {
 
     pub(super) fn read_done(&mut self, cx: &mut Context<'_>, completion: Completion) {
         let Completion { read, result } = completion;
-        self.reads.finished(read.begun);
+        self.reads.finished(cx.now, read.len());
         let Read { attempt, blocks, .. } = read;
         if let Err(error) = result {
             tracing::warn!(model = self.name(), attempt, %error, "a read failed");
-            if error.is_of_device() {
-                return self.give_back(blocks);
+            match error {
+                ReadError::Lost => return self.lose(blocks),
+                error if error.is_of_device() => return self.give_back(blocks),
+                _ => {}
             }
             return self.retry_or_give_up(cx, attempt, blocks);
         }
@@ -135,6 +137,15 @@ impl Model {
         self.withdraw();
     }
 
+    /// Gives up slots that the kernel may write to at any time.
+    fn lose(&mut self, blocks: Vec<(BlockIndex, Window)>) {
+        for (block, window) in blocks {
+            self.residency.lose(window);
+            self.fail_loads_of(block, |_| EngineError::StorageUnavailable);
+        }
+        self.withdraw();
+    }
+
     /// Gives up reading blocks because of the device: they may be as good as ever.
     fn give_back(&mut self, blocks: Vec<(BlockIndex, Window)>) {
         for (block, window) in blocks {
@@ -165,6 +176,7 @@ impl Model {
         }
         let pending = self.open_sessions().filter(|session| session.pending.is_some());
         for entry in pending.map(|session| session.entry).collect::<Vec<_>>() {
+            self.reads.break_off(cx.now);
             self.fail(entry, &EngineError::StorageUnavailable);
         }
         self.withdraw();

@@ -1,20 +1,27 @@
 //! A model's reads: those that wait for their turn, and those under way. Each model has its own, as
 //! its bundle may lie on a device of its own.
+//!
+//! Whether the device answers is judged here too: it does not if nothing at all has ended for a
+//! while, though something is under way. From then on it gets one chance in each such while.
 
 use super::{Effect, Limits};
 use crate::storage::Read;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
+
+/// So many of the longest reads keep a device busy. More would share it and all end late, so that
+/// nothing could be verified meanwhile; and what is under way cannot be taken back.
+const LONGEST_UNDER_WAY: u64 = 16;
 
 /// The queue of reads, first in, first out; what is read again goes first.
 #[derive(Default)]
 pub(super) struct Reads {
     backlog: VecDeque<Read>,
-    /// How many reads under way were begun at each moment.
-    begun: BTreeMap<Duration, usize>,
     in_flight: usize,
+    in_flight_bytes: u64,
+    /// Since when nothing has ended, if anything is under way.
+    waiting_since: Option<Duration>,
+    /// When the device was last held not to answer.
+    broke_off: Option<Duration>,
 }
 
 impl Reads {
@@ -31,9 +38,9 @@ impl Reads {
         self.backlog.is_empty() && self.in_flight == 0
     }
 
-    /// When a read under way will have taken too long.
+    /// When the device will be held not to answer, if nothing ends.
     pub(super) fn stalls_at(&self, limits: &Limits) -> Option<Duration> {
-        self.begun.keys().next().map(|&begun| begun.saturating_add(limits.stall))
+        self.waiting_since.map(|since| since.saturating_add(limits.stall))
     }
 
     /// Whether the device does not answer.
@@ -41,26 +48,46 @@ impl Reads {
         self.stalls_at(limits).is_some_and(|at| at <= now)
     }
 
-    /// Notes that a read has ended that was begun then.
-    pub(super) fn finished(&mut self, begun: Duration) {
+    /// Notes that switches were ended because the device does not answer.
+    pub(super) fn break_off(&mut self, now: Duration) {
+        self.broke_off = Some(now);
+    }
+
+    /// Whether a switch may read: the device answers, or it is time to see whether it does again.
+    pub(super) fn may_try(&mut self, now: Duration, limits: &Limits) -> bool {
+        if !self.is_stalled(now, limits) {
+            return true;
+        }
+        let again = self.broke_off.is_none_or(|at| at.saturating_add(limits.stall) <= now);
+        if again {
+            self.waiting_since = Some(now);
+        }
+        again
+    }
+
+    /// Notes that a read of so many bytes has ended.
+    pub(super) fn finished(&mut self, now: Duration, bytes: u64) {
         assert!(self.in_flight > 0, "only what was begun can end");
         self.in_flight -= 1;
-        let Some(count) = self.begun.get_mut(&begun) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.begun.remove(&begun);
-        }
+        self.in_flight_bytes -= bytes;
+        self.waiting_since = (self.in_flight > 0).then_some(now);
     }
 
     /// Begins as many reads as may be under way.
     pub(super) fn pump(&mut self, now: Duration, limits: &Limits, effects: &mut Vec<Effect>) {
-        while self.in_flight < limits.reads_in_flight.max(1) {
+        while !self.is_full(limits) {
             let Some(mut read) = self.backlog.pop_front() else { return };
+            self.waiting_since.get_or_insert(now);
             self.in_flight += 1;
+            self.in_flight_bytes += read.len();
             read.begun = now;
-            *self.begun.entry(now).or_default() += 1;
             effects.push(Effect::Read(read));
         }
+    }
+
+    fn is_full(&self, limits: &Limits) -> bool {
+        self.in_flight >= limits.reads_in_flight.max(1)
+            || self.in_flight_bytes >= limits.read_bytes.saturating_mul(LONGEST_UNDER_WAY).max(1)
     }
 
     /// Takes back the reads that have not begun and are not wanted any more.
@@ -74,9 +101,9 @@ impl Reads {
     }
 
     pub(super) fn assert_invariants(&self, limits: &Limits) {
-        let limit = limits.reads_in_flight.max(1);
-        assert!(self.in_flight <= limit, "no more reads than allowed");
-        assert!(self.backlog.is_empty() || self.in_flight == limit, "no idle storage");
-        assert_eq!(self.begun.values().sum::<usize>(), self.in_flight, "each has its beginning");
+        assert!(self.in_flight <= limits.reads_in_flight.max(1), "no more reads than allowed");
+        assert!(self.backlog.is_empty() || self.is_full(limits), "no idle storage");
+        assert_eq!(self.waiting_since.is_some(), self.in_flight > 0, "something is waited for");
+        assert_eq!(self.in_flight_bytes > 0, self.in_flight > 0, "reads have bytes");
     }
 }

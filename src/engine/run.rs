@@ -113,7 +113,9 @@ impl Runtime {
         let sink = Arc::new(move |completion| drop(done.send(Action::ReadDone(completion))));
         let (mut storage, mut at_work) = (Vec::new(), Vec::new());
         for model in models {
-            let Started { storage: started, fallback } = make(model, sink.clone())?;
+            let started = make(model, sink.clone())?;
+            tell(model.name(), &started);
+            let Started { storage: started, fallback, unregistered: _ } = started;
             at_work.push(AtWork {
                 model: model.name().to_owned(),
                 backend: started.backend(),
@@ -125,6 +127,18 @@ impl Runtime {
         let verifier = Verifier::start(results_in.clone())?;
         let handle = Handle { commands: sender, storage: at_work.into() };
         Ok((handle, Self { commands, results, results_in, storage, verifier }))
+    }
+}
+
+/// One line for whoever runs the daemon, if reads could be faster.
+fn tell(model: &str, started: &Started) {
+    if let Some(reason) = &started.fallback {
+        let what = "io_uring cannot be used: blocks are read by blocking calls on threads";
+        tracing::warn!(model, reason, "{what}");
+    }
+    if let Some(reason) = &started.unregistered {
+        let what = "the kernel does not keep pool memory registered, so reads cost a little more";
+        tracing::warn!(model, reason, "{what}: raise LimitMEMLOCK=");
     }
 }
 

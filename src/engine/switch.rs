@@ -131,7 +131,7 @@ impl Model {
         self.withdraw();
         let needed = self.bundle().task(task).blocks as usize;
         let missing = self.residency.missing(task);
-        if missing > 0 && self.reads.is_stalled(cx.now, cx.limits) {
+        if missing > 0 && !self.reads.may_try(cx.now, cx.limits) {
             self.residency.unpin(task);
             return self.fail(entry, &EngineError::StorageUnavailable);
         }
@@ -212,7 +212,8 @@ impl Model {
         let mut held = self.residency.resident().clone();
         held.union_with(self.residency.loading());
         held.intersect_with(&firm);
-        self.pool.layout().slots() as usize - held.count_ones(..)
+        let lost = self.residency.slots().counts().lost;
+        (self.pool.layout().slots() as usize).saturating_sub(lost + held.count_ones(..))
     }
 
     /// The commit point.

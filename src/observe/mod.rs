@@ -17,15 +17,15 @@ const QUEUED_LINES: usize = 4096;
 #[must_use = "without it, nothing is written"]
 pub struct LogGuard(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
 
-/// Sends log lines to standard error from now on. A second call changes nothing.
-pub fn log_to_stderr(config: &LogConfig) -> LogGuard {
+/// Sends log lines there from now on. A second call changes nothing.
+pub fn log_to(to: impl io::Write + Send + 'static, config: &LogConfig) -> LogGuard {
     // The configuration has checked the filter.
     let filter: Targets = config.filter.parse().unwrap_or_default();
     let (queue, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(QUEUED_LINES)
         .thread_name("log")
-        .finish(io::stderr());
+        .finish(to);
     let lines = fmt::layer().with_writer(queue);
     let lines = match config.format {
         LogFormat::Text => lines.with_ansi(false).boxed(),

@@ -28,6 +28,10 @@ pub(super) struct Missing {
     total: Vec<u32>,
     /// By task and stretch.
     by_stretch: Vec<u16>,
+    /// By task and stretch, all the blocks that the task has there.
+    wanted: Vec<u16>,
+    /// By stretch, the blocks that are resident.
+    resident: Vec<u16>,
     stretches: usize,
 }
 
@@ -40,6 +44,8 @@ impl Missing {
             owners: vec![0; bundle.len()],
             total: vec![0; tasks],
             by_stretch: vec![0; tasks * stretches],
+            wanted: Vec::new(),
+            resident: vec![0; stretches],
             stretches,
         };
         for task in bundle.task_indices() {
@@ -49,6 +55,7 @@ impl Missing {
                 missing.by_stretch[task.index() * stretches + block / STRETCH] += 1;
             }
         }
+        missing.wanted.clone_from(&missing.by_stretch);
         missing
     }
 
@@ -64,6 +71,7 @@ impl Missing {
 
     /// Notes that a block is resident now.
     pub(super) fn arrived(&mut self, block: BlockIndex) {
+        self.resident[block.index() / STRETCH] += 1;
         for task in ones(self.owners(block)) {
             self.total[task] -= 1;
             self.by_stretch[task * self.stretches + block.index() / STRETCH] -= 1;
@@ -72,6 +80,7 @@ impl Missing {
 
     /// Notes that a block is resident no more.
     pub(super) fn left(&mut self, block: BlockIndex) {
+        self.resident[block.index() / STRETCH] -= 1;
         for task in ones(self.owners(block)) {
             self.total[task] += 1;
             self.by_stretch[task * self.stretches + block.index() / STRETCH] += 1;
@@ -95,6 +104,21 @@ impl Missing {
         words.flat_map(move |word| blocks_of(word, wanted[word] & !resident[word] & !loading[word]))
     }
 
+    /// Words of the sets in which there may be a resident block that none of these tasks has; all
+    /// other words have none.
+    pub(super) fn words_beyond(&self, tasks: u64) -> impl Iterator<Item = usize> + '_ {
+        // If one task has all that is resident in a stretch, nothing else is there.
+        let has_all = move |stretch: usize, task: usize| {
+            let at = task * self.stretches + stretch;
+            self.wanted[at] - self.by_stretch[at] == self.resident[stretch]
+        };
+        let beyond = move |&stretch: &usize| {
+            self.resident[stretch] > 0 && !ones(tasks).any(|task| has_all(stretch, task))
+        };
+        let words = self.owners.len().div_ceil(WORD_BITS);
+        (0..self.stretches).filter(beyond).flat_map(move |stretch| words_of(stretch, words))
+    }
+
     pub(super) fn assert_invariants(&self, bundle: &Bundle, resident: &FixedBitSet) {
         for task in bundle.task_indices() {
             let wanted = bundle.task_blocks(task);
@@ -105,6 +129,11 @@ impl Missing {
                 let count = self.by_stretch[task.index() * self.stretches + stretch];
                 assert_eq!(range.filter(lacks).count(), usize::from(count), "of a stretch");
             }
+        }
+        for (stretch, &count) in self.resident.iter().enumerate() {
+            let range = stretch * STRETCH..((stretch + 1) * STRETCH).min(bundle.len());
+            let there = range.filter(|&block| resident[block]).count();
+            assert_eq!(there, usize::from(count), "resident blocks of a stretch");
         }
     }
 }

@@ -209,6 +209,13 @@ impl Residency {
         block
     }
 
+    /// Gives up a slot that the kernel may write to at any time.
+    pub fn lose(&mut self, window: Window) -> BlockIndex {
+        let block = self.slots.lose(window);
+        self.loading.remove(block.index());
+        block
+    }
+
     /// Notes that a block cannot be read.
     pub fn quarantine(&mut self, block: BlockIndex) {
         self.quarantined.insert(block.index());
@@ -229,11 +236,11 @@ impl Residency {
     fn unpinned(&self) -> impl Iterator<Item = (usize, Word)> + '_ {
         let blocks = |task| self.bundle.task_blocks(TaskIndex(task as u32)).as_slice();
         let pinned: Vec<_> = ones(self.pinned).map(blocks).collect();
-        let words = self.resident.as_slice().iter().enumerate();
-        let free = move |(at, &resident): (usize, &Word)| {
-            (at, pinned.iter().fold(resident, |left, pinned| left & !pinned[at]))
+        let resident = self.resident.as_slice();
+        let free = move |at: usize| {
+            (at, pinned.iter().fold(resident[at], |left, pinned| left & !pinned[at]))
         };
-        words.map(free).filter(|(_, blocks)| *blocks != 0)
+        self.missing.words_beyond(self.pinned).map(free).filter(|(_, blocks)| *blocks != 0)
     }
 
     /// Up to `count` unpinned resident blocks, least recently used first; of equal age those that
@@ -266,7 +273,7 @@ impl Residency {
         self.slots.assert_invariants();
         for (slot, state) in self.slots.iter() {
             match state {
-                SlotState::Free => {}
+                SlotState::Free | SlotState::Lost => {}
                 SlotState::Filling(block) | SlotState::Verifying(block) => {
                     assert!(self.loading[block.index()], "{block} is loading");
                     assert_eq!(self.table.slot_of(block), None, "{block} is not published");

@@ -6,6 +6,8 @@
 //!   └────release─────┴──────release───────┘                    │
 //!   └──────────────────────────evict───────────────────────────┘
 //! ```
+//! `Lost` is where a slot goes from `Filling` if the kernel does not tell any more what became of its
+//! read; it never comes back.
 //!
 //! A slot's window rests here while the slot is free or resident. While it is away, somebody may
 //! be writing, and the slot cannot become anything else: every way out of `Filling` and
@@ -32,6 +34,8 @@ pub enum SlotState {
     Verifying(BlockIndex),
     /// The block, verified. Nobody can write it.
     Resident(BlockIndex),
+    /// Nothing of any use: the kernel may write there at any time.
+    Lost,
 }
 
 /// Number of slots in each state.
@@ -45,6 +49,8 @@ pub struct SlotCounts {
     pub verifying: usize,
     /// Holding a block.
     pub resident: usize,
+    /// Out of use until a restart.
+    pub lost: usize,
 }
 
 /// The slots of a pool.
@@ -120,6 +126,13 @@ impl Slots {
         self.put_back(window, |_| SlotState::Free)
     }
 
+    pub(super) fn lose(&mut self, window: Window) -> BlockIndex {
+        let slot = window.slot();
+        let block = self.loading(slot);
+        self.set(slot, SlotState::Lost);
+        block
+    }
+
     pub(super) fn evict(&mut self, slot: SlotId) {
         self.set(slot, SlotState::Free);
     }
@@ -141,12 +154,12 @@ impl Slots {
 
     /// The one way from state to state.
     fn set(&mut self, slot: SlotId, to: SlotState) {
-        use SlotState::{Filling, Free, Resident, Verifying};
+        use SlotState::{Filling, Free, Lost, Resident, Verifying};
         let from = self.states[slot.index()];
         let allowed = matches!(
             (from, to),
             (Free, Filling(_))
-                | (Filling(_), Verifying(_) | Free)
+                | (Filling(_), Verifying(_) | Free | Lost)
                 | (Verifying(_), Resident(_) | Free)
                 | (Resident(_), Free)
         );
@@ -215,6 +228,7 @@ impl SlotCounts {
             SlotState::Filling(_) => &mut self.filling,
             SlotState::Verifying(_) => &mut self.verifying,
             SlotState::Resident(_) => &mut self.resident,
+            SlotState::Lost => &mut self.lost,
         }
     }
 }

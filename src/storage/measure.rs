@@ -36,31 +36,20 @@ pub fn request_bytes(
     region: Range<u64>,
     block_bytes: u64,
 ) -> Option<u64> {
-    if region.end - region.start < LEAST_BYTES.max(block_bytes * 8) || !file.direct() {
+    // Where blocks are as long as requests there are no gaps to be read through.
+    if region.end - region.start < LEAST_BYTES || block_bytes >= LONG_BYTES || !file.direct() {
         return None;
     }
     let (sender, done) = mpsc::channel();
     let sink = Arc::new(move |completion| drop(sender.send(completion)));
     let resources = Resources { files: vec![file.clone()], pools: Vec::new() };
     let storage = start(settings, resources, sink).ok()?.storage;
-    let mut meter = Meter { region, file, done, submit: &|read| storage.submit(read) };
-    let mut random = fastrand::Rng::with_seed(1);
-    let begun = Instant::now();
-    let (mut singles, mut longs) = (windows(block_bytes, SINGLES)?, windows(LONG_BYTES, LONGS)?);
-    let mut costs = Vec::new();
-    while costs.len() < ROUNDS && (costs.is_empty() || begun.elapsed() < ENOUGH) {
-        let blocks = (meter.region.end - meter.region.start) / block_bytes;
-        let apart = |_| random.u64(..blocks) * block_bytes;
-        let single = meter.time(&mut singles, apart)?.as_secs_f64() / f64::from(SINGLES);
-        let first =
-            random.u64(..blocks - (LONG_BYTES * u64::from(LONGS) / block_bytes).min(blocks - 1));
-        let in_a_row = |number| first * block_bytes + u64::from(number) * LONG_BYTES;
-        let row = meter.time(&mut longs, in_a_row)?.as_secs_f64();
-        let bytes_per_second = (LONG_BYTES * u64::from(LONGS)) as f64 / row;
-        costs.push((single * bytes_per_second - block_bytes as f64).max(0.0));
+    let cost = Meter { region, file, done, submit: &|read| storage.submit(read) }.cost(block_bytes);
+    if cost.is_none() {
+        // Its end would wait for reads that may never be done.
+        std::mem::forget(storage);
     }
-    costs.sort_by(f64::total_cmp);
-    Some(costs[costs.len() / 2] as u64)
+    cost
 }
 
 /// Memory to read to.
@@ -77,6 +66,28 @@ struct Meter<'a> {
 }
 
 impl Meter<'_> {
+    /// Bytes that could be read in the time that one more request costs.
+    fn cost(&mut self, block_bytes: u64) -> Option<u64> {
+        let mut random = fastrand::Rng::with_seed(1);
+        let begun = Instant::now();
+        let (mut singles, mut longs) =
+            (windows(block_bytes, SINGLES)?, windows(LONG_BYTES, LONGS)?);
+        let row_bytes = LONG_BYTES * u64::from(LONGS);
+        let blocks = (self.region.end - self.region.start) / block_bytes;
+        let row_blocks = row_bytes.div_ceil(block_bytes);
+        let mut costs = Vec::new();
+        while costs.len() < ROUNDS && (costs.is_empty() || begun.elapsed() < ENOUGH) {
+            let apart = |_| random.u64(..blocks) * block_bytes;
+            let single = self.time(&mut singles, apart)?.as_secs_f64() / f64::from(SINGLES);
+            let first = random.u64(..blocks - row_blocks) * block_bytes;
+            let in_a_row = |number| first + u64::from(number) * LONG_BYTES;
+            let row = self.time(&mut longs, in_a_row)?.as_secs_f64();
+            costs.push((single / row * row_bytes as f64 - block_bytes as f64).max(0.0));
+        }
+        costs.sort_by(f64::total_cmp);
+        Some(costs[costs.len() / 2] as u64)
+    }
+
     /// Time to fill all windows from these offsets of the region, in any order.
     fn time(
         &mut self,

@@ -92,6 +92,10 @@ pub enum ReadError {
         /// The cause.
         source: io::Error,
     },
+    /// The kernel does not tell any more what became of the request, and may write to its windows
+    /// for as long as it runs: their slots must never be used again.
+    #[error("the kernel has lost the read")]
+    Lost,
     /// The request was not taken: the queue is full, or the backend has stopped.
     #[error("the storage takes no more reads")]
     Refused,
@@ -123,14 +127,23 @@ pub trait Storage: Send {
 pub type Sink = Arc<dyn Fn(Completion) + Send + Sync>;
 
 impl ReadError {
-    /// Whether the device is the cause, and not what is stored at one place.
+    /// Whether device or kernel are the cause, and not what is stored at one place.
     pub fn is_of_device(&self) -> bool {
         match self {
-            Self::Refused => true,
+            Self::Refused | Self::Lost => true,
             Self::Eof { .. } => false,
-            Self::Io { source, .. } => {
-                matches!(Errno::from_io_error(source), Some(Errno::NODEV | Errno::NXIO))
-            }
+            // It is gone, or the kernel has no means to read now.
+            Self::Io { source, .. } => matches!(
+                Errno::from_io_error(source),
+                Some(
+                    Errno::NODEV
+                        | Errno::NXIO
+                        | Errno::AGAIN
+                        | Errno::NOMEM
+                        | Errno::BUSY
+                        | Errno::CANCELED
+                )
+            ),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which backend serves: io_uring where the kernel allows it, blocking calls elsewhere.
 
-use super::{BlockFile, Preadv, Sink, Storage, Unavailable, Uring};
+use super::{BlockFile, Preadv, Sink, Storage, Uring};
 use crate::device::Pool;
 use std::{io, sync::Arc};
 
@@ -40,6 +40,8 @@ pub struct Started {
     pub storage: Box<dyn Storage>,
     /// Why it is not io_uring, if that was tried.
     pub fallback: Option<String>,
+    /// Why the kernel does not keep pool memory registered, if it was to: reads cost a little more.
+    pub unregistered: Option<String>,
 }
 
 /// Starts a backend that completes reads by this sink.
@@ -48,25 +50,12 @@ pub fn start(settings: Settings, resources: Resources, sink: Sink) -> io::Result
         Choice::Preadv => None,
         Choice::Auto => match Uring::start(settings.depth, resources, sink.clone()) {
             Ok((uring, unregistered)) => {
-                if let Some(error) = unregistered {
-                    tracing::info!(
-                        %error,
-                        "the kernel does not keep pool memory registered, so reads cost a little \
-                         more: raise LimitMEMLOCK="
-                    );
-                }
-                return Ok(Started { storage: Box::new(uring), fallback: None });
+                let unregistered = unregistered.map(|error| error.to_string());
+                return Ok(Started { storage: Box::new(uring), fallback: None, unregistered });
             }
-            Err(error) => Some(refused(&error)),
+            Err(error) => Some(error.to_string()),
         },
     };
     let storage = Box::new(Preadv::start(settings.threads, settings.depth, sink)?);
-    Ok(Started { storage, fallback })
-}
-
-/// One line for whoever runs the daemon, and the reason to be told in its state.
-fn refused(error: &Unavailable) -> String {
-    let reason = error.to_string();
-    tracing::warn!(reason, "io_uring cannot be used: blocks are read by blocking calls on threads");
-    reason
+    Ok(Started { storage, fallback, unregistered: None })
 }

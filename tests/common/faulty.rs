@@ -123,10 +123,10 @@ impl Faulty {
         let (state, held) = (Mutex::default(), watch::Sender::new(0));
         let shared = Arc::new(Shared { sink, state, held });
         let at_sink = shared.clone();
-        let Started { storage, fallback } =
+        let Started { storage, fallback, unregistered } =
             make(Arc::new(move |completion| at_sink.completed(completion)))?;
         let storage = Box::new(Self { inner: storage, shared: shared.clone() });
-        Ok((Started { storage, fallback }, Faults(shared)))
+        Ok((Started { storage, fallback, unregistered }, Faults(shared)))
     }
 }
 

@@ -268,7 +268,8 @@ impl Sequence<'_> {
 
     /// Gives the number of blocks whose read has not begun.
     fn check_slots(&mut self, model: usize, status: &ModelStatus) -> usize {
-        let SlotCounts { free, filling, verifying, resident } = status.pool.slots;
+        let SlotCounts { free, filling, verifying, resident, lost } = status.pool.slots;
+        assert_eq!(lost, 0, "nothing here loses a ring");
         let slots = self.world.models[model].slots;
         assert_eq!(free + filling + verifying + resident, slots, "each slot in one state");
         let verifies = self.rig.verifies.iter().filter(|verify| verify.model == model);

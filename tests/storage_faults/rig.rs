@@ -233,7 +233,8 @@ impl Rig {
             assert_eq!(told, (Some(task), shown.generation));
             assert_eq!(self.switch(task).unwrap().outcome, Outcome::AlreadyActive);
         }
-        let SlotCounts { free, filling, verifying, resident } = status.pool.slots;
+        let SlotCounts { free, filling, verifying, resident, lost } = status.pool.slots;
+        assert_eq!(lost, 0, "no ring is lost here");
         assert_eq!(free + filling + verifying + resident, self.slots, "{status:?}");
     }
 

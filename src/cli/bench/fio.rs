@@ -6,6 +6,7 @@ use std::{path::Path, process::Command, time::Duration};
 /// fio tells whole milliseconds: so many bytes at least make that exact enough.
 const LEAST_BYTES: u64 = 256 << 20;
 const MAX_LOOPS: u64 = 1000;
+const REQUEST_BYTES: u64 = 1 << 20;
 
 /// An installed fio.
 pub(super) struct Fio;
@@ -23,7 +24,8 @@ impl Fio {
     pub(super) fn read(&self, file: &Path, offset: u64, bytes: u64) -> Result<Duration, Failure> {
         let loops = LEAST_BYTES.div_ceil(bytes).clamp(1, MAX_LOOPS);
         let output = Command::new("fio")
-            .args(["--name=read", "--rw=read", "--direct=1", "--ioengine=io_uring", "--bs=1M"])
+            .args(["--name=read", "--rw=read", "--direct=1", "--ioengine=io_uring"])
+            .arg(format!("--bs={}", bytes.min(REQUEST_BYTES)))
             .args(["--iodepth=32", "--output-format=json", "--readonly"])
             .arg(format!("--filename={}", file.display()))
             .arg(format!("--offset={offset}"))
@@ -31,8 +33,10 @@ impl Fio {
             .arg(format!("--loops={loops}"))
             .output()
             .map_err(Failure::failed)?;
+        // It may say other things before.
+        let json = output.stdout.iter().position(|&byte| byte == b'{').unwrap_or_default();
         let told: serde_json::Value =
-            serde_json::from_slice(&output.stdout).map_err(Failure::failed)?;
+            serde_json::from_slice(&output.stdout[json..]).unwrap_or_default();
         let read = &told["jobs"][0]["read"];
         match (read["io_bytes"].as_u64(), read["bw_bytes"].as_u64()) {
             (Some(done), Some(speed)) if done >= bytes && speed > 0 => {

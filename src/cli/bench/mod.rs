@@ -12,7 +12,8 @@ mod report;
 use super::{OutputArgs, failure::Failure, interrupt::Interrupt, output, progress, reader::Reader};
 use crate::{
     bundle::{self, Bundle},
-    config::{StorageBackend, StorageConfig},
+    config::{LogConfig, StorageBackend, StorageConfig},
+    observe,
     units::{BlockIndex, TaskIndex},
 };
 use clap::Args;
@@ -20,7 +21,7 @@ use daemon::Daemon;
 use fio::Fio;
 use measure::{Bench, What};
 use report::Report;
-use std::{path::PathBuf, sync::Arc};
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 /// The requests of the yardstick that calls `preadv`: longer ones, as suits it.
 const PREAD_BYTES: u64 = 1 << 20;
@@ -69,6 +70,9 @@ pub(super) fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let bundle = Arc::new(Bundle::from_file(&file, path).map_err(Failure::failed)?);
     let pair = Pair::find(&bundle, args)?;
     let fio = args.fio.then(Fio::find).transpose()?;
+    // A line for each switch costs what it costs, but nobody wants to see them here.
+    let nowhere = File::options().write(true).open("/dev/null").map_err(Failure::failed)?;
+    let _log = observe::log_to(nowhere, &LogConfig::default());
     let config = StorageConfig::default();
     let (backend, read_bytes) = (StorageBackend::Preadv, PREAD_BYTES);
     let blocking = StorageConfig { backend, read_bytes, ..config };

@@ -37,8 +37,9 @@ pub(super) struct Flight {
     again: u32,
 }
 
-/// Names a flight to the kernel. The upper half is never used twice for one place, so that an
-/// answer that comes twice, or late, finds nobody.
+/// Names one request of a flight to the kernel. The upper half is never used twice for one place,
+/// not even when the rest of a read is asked for, so that an answer that comes twice, or late,
+/// finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key(pub(super) u64);
 
@@ -150,10 +151,27 @@ impl Flights {
             self.places.push(Place { key: Key(0), flight: None });
             self.places.len() as u32 - 1
         });
-        self.serial = self.serial.wrapping_add(1);
-        let key = Key(u64::from(self.serial) << 32 | u64::from(place));
+        let key = self.fresh(place);
         self.places[place as usize] = Place { key, flight: Some(Flight::begin(read, discard)) };
         key
+    }
+
+    /// A name that was never used.
+    fn fresh(&mut self, place: u32) -> Key {
+        self.serial = self.serial.wrapping_add(1);
+        Key(u64::from(self.serial) << 32 | u64::from(place))
+    }
+
+    /// All reads, as the ring is lost. Memory that they name stays mapped for ever: the kernel may
+    /// still write there.
+    pub(super) fn lose(self) -> impl Iterator<Item = Read> {
+        let flights = self.places.into_iter().filter_map(|place| place.flight);
+        flights.map(|flight| {
+            // Used by the kernel until it has answered.
+            std::mem::forget(flight.segments);
+            flight.read.blocks.iter().for_each(|(_, window)| window.keep_mapped());
+            flight.read
+        })
     }
 
     /// The flight of this name.
@@ -163,6 +181,7 @@ impl Flights {
 
     /// Takes the kernel's answer to a request: bytes, or a negative error number.
     pub(super) fn answer(&mut self, key: Key, result: i32) -> Answer {
+        let again = self.fresh(key.place() as u32);
         let Some(place) = self.places.get_mut(key.place()).filter(|place| place.key == key) else {
             return Answer::Stray;
         };
@@ -174,7 +193,7 @@ impl Flights {
                 flight.again = 0;
                 if flight.rest().is_empty() { Step::Done } else { Step::Short }
             }
-            ..0 => match Errno::from_raw_os_error(result.saturating_neg()) {
+            ..0 => match errno(result) {
                 Errno::INTR => Step::Short,
                 Errno::AGAIN if flight.again < MAX_AGAIN => {
                     flight.again += 1;
@@ -184,8 +203,14 @@ impl Flights {
             },
         };
         match step {
-            Step::Short => return Answer::Short(key),
-            Step::Later => return Answer::Later(key),
+            Step::Short => {
+                place.key = again;
+                return Answer::Short(again);
+            }
+            Step::Later => {
+                place.key = again;
+                return Answer::Later(again);
+            }
             Step::Done | Step::Eof | Step::Failed(_) => {}
         }
         let Some(flight) = place.flight.take() else { return Answer::Stray };
@@ -196,6 +221,14 @@ impl Flights {
             Step::Eof => flight.end(Err(ReadError::Eof { end })),
             _ => flight.end(Ok(())),
         }
+    }
+}
+
+/// The error in a negative answer; what no kernel says is an I/O error.
+fn errno(result: i32) -> Errno {
+    match result.checked_neg() {
+        Some(number @ 1..=4095) => Errno::from_raw_os_error(number),
+        _ => Errno::IO,
     }
 }
 

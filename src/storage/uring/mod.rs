@@ -14,7 +14,7 @@ use super::{
     file::Scratch, queue::Queue,
 };
 use crate::{
-    device::{MemoryError, Pool, PoolLayout},
+    device::{MemoryError, Pool, PoolLayout, Window},
     units::{BLOCK_ALIGN, BlockIndex},
 };
 use flight::{Answer, Flight, Flights, Key, Segment};
@@ -26,9 +26,9 @@ use rustix::{
 use std::{
     io::{self, ErrorKind},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use thiserror::Error;
 
@@ -38,10 +38,6 @@ const BELL: Key = Key(u64::MAX);
 /// [`flight::MAX_AGAIN`] times as long before it fails.
 const REST: Duration = Duration::from_millis(2);
 
-/// Reads that the kernel has at once. Enough to keep a device busy, and so few that they end one
-/// after the other: of reads that share the device all end late, and nothing can be verified
-/// meanwhile.
-const UNDER_WAY: usize = 16;
 /// How long a first read may take.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -54,7 +50,10 @@ pub struct Uring {
 
 struct Shared {
     queue: Mutex<State>,
+    /// Wakes the thread where it waits for the ring.
     bell: Arc<OwnedFd>,
+    /// Wakes it where there is no ring any more.
+    work: Condvar,
     counters: Arc<Counters>,
 }
 
@@ -105,30 +104,42 @@ impl Uring {
         let flags = EventfdFlags::CLOEXEC;
         let bell = Arc::new(eventfd(0, flags).map_err(|e| Unavailable::SetUp(e.into()))?);
         let (ready, started) = mpsc::channel();
-        let (shared, thread) = {
-            let bell = bell.clone();
-            spawn(capacity, bell.clone(), sink, move || {
-                let files = resources.files.clone();
-                let set_up =
-                    Ring::set_up(UNDER_WAY, resources, bell).and_then(|(mut ring, note)| {
-                        files.iter().try_for_each(|file| probe(&mut ring, file))?;
-                        Ok((ring, note))
-                    });
-                let (ring, told) = match set_up {
-                    Ok((ring, note)) => (Some(ring), Ok(note)),
-                    Err(error) => (None, Err(error)),
-                };
-                // The starter waits for it.
-                let _ = ready.send(told);
-                ring
-            })
-            .map_err(Unavailable::SetUp)?
+        let own = bell.clone();
+        let set_up = move || {
+            let (ring, told) = match open_ring(capacity, resources, own) {
+                Ok((ring, note)) => (Some(ring), Ok(note)),
+                Err(error) => (None, Err(error)),
+            };
+            // The starter waits for it.
+            let _ = ready.send(told);
+            ring
         };
+        let (shared, thread) = spawn(capacity, bell, sink, set_up).map_err(Unavailable::SetUp)?;
         let uring = Self { shared, thread: Some(thread) };
         let gone = || Unavailable::SetUp(io::Error::other("its thread ended"));
         let note = started.recv().map_err(|_| gone())??;
         Ok((uring, note))
     }
+}
+
+/// A ring that has read the beginning of each file, as blocks will be read.
+fn open_ring(
+    capacity: usize,
+    mut resources: Resources,
+    bell: Arc<OwnedFd>,
+) -> Result<(Ring, Option<io::Error>), Unavailable> {
+    let files = resources.files.clone();
+    let layout = PoolLayout::new(0, BLOCK_ALIGN, files.len() as u32);
+    let pool = layout.map(|layout| Pool::create::<MemoryError>(layout, false, |_| Ok(())));
+    let Some(Ok((pool, windows))) = pool else {
+        return Err(Unavailable::Probe(ErrorKind::OutOfMemory.into()));
+    };
+    resources.pools.push(pool);
+    let (mut ring, note) = Ring::set_up(capacity, resources, bell)?;
+    for (file, window) in files.iter().zip(windows) {
+        probe(&mut ring, file, window).map_err(Unavailable::Probe)?;
+    }
+    Ok((ring, note))
 }
 
 /// Starts a thread that serves a queue with the kernel that `make` gives it there, if it does.
@@ -139,7 +150,7 @@ fn spawn<K: Kernel>(
     make: impl FnOnce() -> Option<K> + Send + 'static,
 ) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
     let queue = Mutex::new(State { queue: Queue::new(capacity), rung: false });
-    let shared = Arc::new(Shared { queue, bell, counters: Arc::default() });
+    let shared = Arc::new(Shared { queue, bell, work: Condvar::new(), counters: Arc::default() });
     let own = shared.clone();
     let thread = thread::Builder::new().name("io_uring".into()).spawn(move || {
         if let Some(kernel) = make() {
@@ -189,6 +200,7 @@ impl Shared {
             // It fails only when the count is full, and then the bell rings anyway.
             let _ = write(&self.bell, &1u64.to_ne_bytes());
         }
+        self.work.notify_one();
     }
 }
 
@@ -196,8 +208,8 @@ impl Shared {
 struct Worker<K> {
     kernel: K,
     flights: Flights,
-    /// Reads for which the kernel had no room.
-    later: Vec<Key>,
+    /// Reads for which the kernel had no room, and when they are asked for again.
+    later: Vec<(Key, Instant)>,
     answers: Vec<(Key, i32)>,
     shared: Arc<Shared>,
     sink: Sink,
@@ -214,8 +226,15 @@ impl<K: Kernel> Worker<K> {
                     "io_uring is lost: blocks are read by blocking calls from now on; slots under \
                      way stay taken until a restart"
                 );
-                // The kernel may write there for as long as the machine runs.
-                std::mem::forget(self.flights);
+                // It may write to what it was told of for as long as the machine runs.
+                std::mem::forget(self.kernel);
+                for read in self.flights.lose() {
+                    end(
+                        &self.shared,
+                        &self.sink,
+                        Completion { read, result: Err(ReadError::Lost) },
+                    );
+                }
                 block(&self.shared, &self.sink);
             }
         }
@@ -229,21 +248,27 @@ impl<K: Kernel> Worker<K> {
             if self.flights.len() == 0 && self.shared.lock().queue.has_stopped() {
                 return Ok(());
             }
-            self.kernel.wait((!self.later.is_empty()).then_some(REST))?;
-            for key in std::mem::take(&mut self.later) {
-                self.ask(key)?;
-            }
+            let due = self.later.iter().map(|(_, due)| *due).min();
+            self.kernel.wait(due.map(|due| due.saturating_duration_since(Instant::now())))?;
+            self.ask_again()?;
             self.take_answers()?;
         }
     }
 
-    /// Hands queued reads to the kernel, as many as may be under way.
+    /// Asks for the reads again that have rested long enough.
+    fn ask_again(&mut self) -> Result<(), Lost> {
+        let now = Instant::now();
+        let due: Vec<_> = self.later.extract_if(.., |(_, due)| *due <= now).collect();
+        due.into_iter().try_for_each(|(key, _)| self.ask(key))
+    }
+
+    /// Hands queued reads to the kernel. The queue takes no more than the ring has room for.
     fn take_up(&mut self) -> Result<(), Lost> {
         loop {
             let read = {
                 let mut state = self.shared.lock();
                 state.rung = false;
-                if self.flights.len() < UNDER_WAY { state.queue.pop() } else { None }
+                state.queue.pop()
             };
             let Some(read) = read else { return Ok(()) };
             if read.is_empty() {
@@ -278,7 +303,7 @@ impl<K: Kernel> Worker<K> {
                 }
                 Answer::Later(key) => {
                     counters.again();
-                    self.later.push(key);
+                    self.later.push((key, Instant::now() + REST));
                 }
                 Answer::Stray => {
                     counters.stray();
@@ -304,32 +329,21 @@ fn end(shared: &Shared, sink: &Sink, completion: Completion) {
 /// Goes on without a ring, one read at a time.
 fn block(shared: &Shared, sink: &Sink) {
     let mut scratch = Scratch::default();
-    loop {
-        let (read, stopped) = {
-            let mut state = shared.lock();
-            state.rung = false;
-            (state.queue.pop(), state.queue.has_stopped())
-        };
-        let Some(mut read) = read else {
-            if stopped {
-                return;
-            }
-            // Waits for the bell.
-            let _ = rustix::io::read(&shared.bell, &mut [0; 8]);
+    let mut state = shared.lock();
+    while !state.queue.has_stopped() {
+        let Some(mut read) = state.queue.pop() else {
+            state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
+        drop(state);
         let result = read.carry_out(&mut scratch);
         end(shared, sink, Completion { read, result });
+        state = shared.lock();
     }
 }
 
-/// Reads the beginning of a file, as blocks will be read.
-fn probe(ring: &mut Ring, file: &Arc<BlockFile>) -> Result<(), Unavailable> {
-    let failed = |error: io::Error| Unavailable::Probe(error);
-    let layout = PoolLayout::new(0, BLOCK_ALIGN, 1);
-    let pool = layout.map(|layout| Pool::create::<MemoryError>(layout, false, |_| Ok(())));
-    let Some(Ok((_, windows))) = pool else { return Err(failed(ErrorKind::OutOfMemory.into())) };
-    let (mut flights, mut answers) = (Flights::default(), Vec::new());
+/// Reads the beginning of a file.
+fn probe(ring: &mut Ring, file: &Arc<BlockFile>, window: Window) -> io::Result<()> {
     let read = Read {
         model: 0,
         attempt: 0,
@@ -337,24 +351,32 @@ fn probe(ring: &mut Ring, file: &Arc<BlockFile>) -> Result<(), Unavailable> {
         begun: Duration::ZERO,
         file: file.clone(),
         offset: 0,
-        blocks: (0..).map(BlockIndex).zip(windows).collect(),
+        blocks: vec![(BlockIndex(0), window)],
     };
-    let key = flights.begin(read, ring.discard());
-    if let Some(flight) = flights.get(key) {
-        ring.read(key, flight).map_err(|Lost(error)| failed(error))?;
-    }
-    ring.wait(Some(PROBE_PATIENCE)).map_err(|Lost(error)| failed(error))?;
-    ring.answers(&mut answers);
-    let [(_, result)] = answers[..] else {
-        // The kernel may still write there.
-        std::mem::forget(flights);
-        return Err(failed(ErrorKind::TimedOut.into()));
-    };
-    match flights.answer(key, result) {
-        Answer::Ended(Completion { result: Err(ReadError::Io { source, .. }), .. }) => {
-            Err(failed(source))
+    let (mut flights, mut answers) = (Flights::default(), Vec::new());
+    let mut key = flights.begin(read, ring.discard());
+    let until = Instant::now() + PROBE_PATIENCE;
+    loop {
+        if let Some(flight) = flights.get(key) {
+            ring.read(key, flight).map_err(|Lost(error)| error)?;
         }
-        _ => Ok(()),
+        while answers.is_empty() && Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            ring.wait(Some(left)).map_err(|Lost(error)| error)?;
+            ring.answers(&mut answers);
+        }
+        let Some((answered, result)) = answers.pop() else {
+            flights.lose().for_each(drop);
+            return Err(ErrorKind::TimedOut.into());
+        };
+        match flights.answer(answered, result) {
+            Answer::Short(next) | Answer::Later(next) => key = next,
+            Answer::Ended(Completion { result: Err(ReadError::Io { source, .. }), .. }) => {
+                return Err(source);
+            }
+            // A file may be empty.
+            Answer::Ended(_) | Answer::Stray => return Ok(()),
+        }
     }
 }
 
@@ -364,7 +386,7 @@ fn reason(error: &io::Error) -> String {
         Some(Errno::PERM) => "the sysctl kernel.io_uring_disabled or a seccomp filter forbids it",
         Some(Errno::NOSYS) => "the kernel or a seccomp filter does not have it",
         Some(Errno::NOMEM) => "the limit on locked memory is too low: raise LimitMEMLOCK=",
-        Some(Errno::INVAL) => "the kernel is older than 5.10",
+        Some(Errno::INVAL) => "the kernel is older than 5.11",
         Some(Errno::MFILE | Errno::NFILE) => "the limit on open files is reached",
         _ => "no ring",
     };

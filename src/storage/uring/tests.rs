@@ -188,8 +188,8 @@ fn s17_when_the_ring_is_lost_blocks_are_read_all_the_same() {
         }
     }));
     rig.submit(0, 1);
-    // The kernel may still write to this one's window, so it never comes back.
     lost.recv_timeout(HANG).unwrap();
+    assert!(matches!(rig.wait(), Completion { result: Err(ReadError::Lost), .. }));
     for first in 1..9 {
         rig.submit(first, 2);
     }
@@ -201,6 +201,49 @@ fn s17_when_the_ring_is_lost_blocks_are_read_all_the_same() {
     }
     drop(rig.uring);
     assert!(rig.done.try_recv().is_err(), "nothing else completes");
+}
+
+#[test]
+fn s19_an_answer_to_the_first_part_that_comes_twice_is_not_one_to_the_rest() {
+    let mut asks = 0;
+    let mut rig = Rig::new(Box::new(move |asked: &mut Vec<Asked>| {
+        let Some(Asked { key, bytes, .. }) = asked.pop() else { return Ok(Vec::new()) };
+        asks += 1;
+        Ok(match asks {
+            // The first block of two; it is asked for the second under another name.
+            1 => vec![(key, BLOCK as i32), (key, BLOCK as i32)],
+            _ => vec![(key, bytes as i32)],
+        })
+    }));
+    rig.submit(0, 2);
+    rig.wait().result.unwrap();
+    let counters = rig.counters();
+    assert_eq!((counters.short, counters.stray, counters.reads), (1, 1, 1));
+    assert!(rig.done.try_recv().is_err());
+}
+
+#[test]
+fn s16_each_refusal_of_a_ring_names_its_likely_cause() {
+    for (errno, cause) in [
+        (Errno::PERM, "kernel.io_uring_disabled or a seccomp filter"),
+        (Errno::NOSYS, "the kernel or a seccomp filter does not have it"),
+        (Errno::NOMEM, "LimitMEMLOCK="),
+        (Errno::MFILE, "open files"),
+        (Errno::INVAL, "older than"),
+    ] {
+        let text = Unavailable::SetUp(errno.into()).to_string();
+        assert!(text.contains(cause), "{text}");
+    }
+}
+
+#[test]
+fn what_no_kernel_says_is_an_error_and_no_panic() {
+    let mut answers = [i32::MIN, -100_000].into_iter();
+    let mut rig = Rig::new(Box::new(each(move |_| answers.next().unwrap())));
+    for first in 0..2 {
+        rig.submit(first, 1);
+        assert!(matches!(rig.wait().result, Err(ReadError::Io { .. })));
+    }
 }
 
 #[test]
