@@ -98,11 +98,19 @@ struct Rig {
 impl Rig {
     /// Room for the first two tasks of a bundle of so many blocks.
     fn new(blocks: usize) -> Self {
+        let mut rig = Self::with_room(blocks, 2);
+        rig.switch(1);
+        rig.switch(0);
+        rig
+    }
+
+    /// Room for what so many tasks have together.
+    fn with_room(blocks: usize, tasks: usize) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let bundle = folder.path().join("bench.mesh");
         write_bundle(&bundle, blocks);
         let own = blocks * OWN / 1000;
-        let pool_bytes = (blocks - own * (TASKS - 2)) as u64 * SMALLEST;
+        let pool_bytes = (blocks - own * (TASKS - tasks)) as u64 * SMALLEST;
         let model = Model::load(&ModelSpec { bundle, pool_bytes, lock_memory: false }).unwrap();
         let limits = Limits {
             reads_in_flight: 64,
@@ -112,10 +120,7 @@ impl Rig {
             clients_per_session: 1,
         };
         let engine = Engine::new(vec![model], limits, Arc::new(Monotonic::start()));
-        let mut rig = Self { engine, _folder: folder };
-        rig.switch(1);
-        rig.switch(0);
-        rig
+        Self { engine, _folder: folder }
     }
 
     /// Switches, and answers all that has to be read.
@@ -138,6 +143,7 @@ impl Rig {
                 }
             }));
         }
+        self.engine.ended().for_each(drop);
         answer.try_recv().unwrap().unwrap()
     }
 
@@ -190,6 +196,28 @@ fn by_difference(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Four tasks take turns in a pool for three: each has to be read again, and another has to go.
+fn evicting(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("blocks missing in a full pool");
+    for blocks in [USUAL, SIZES[4]] {
+        let mut rig = Rig::with_room(blocks, 3);
+        let own = blocks * OWN / 1000;
+        for task in 0..4 {
+            rig.switch(task);
+        }
+        let mut task = 3;
+        group.throughput(Throughput::Elements(own as u64));
+        group.bench_function(BenchmarkId::from_parameter(own), |bencher| {
+            bencher.iter(|| {
+                task = (task + 1) % 4;
+                let report = rig.switch(task);
+                assert_eq!((report.read, report.evicted), (own, own));
+            });
+        });
+    }
+    group.finish();
+}
+
 fn diff(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("diff of two sets");
     for blocks in SIZES {
@@ -219,5 +247,5 @@ fn verification(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, by_size, by_difference, diff, verification);
+criterion_group!(benches, by_size, by_difference, evicting, diff, verification);
 criterion_main!(benches);

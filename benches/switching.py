@@ -6,8 +6,9 @@
     benches/switching.py                  # 1 GiB of bf16; a switch for each difference, 9 rounds each
     benches/switching.py --draw-only      # draws again what docs/switching.json has
 
-The model's tasks keep half of its 64 x 64 blocks and differ from the first one by 0.5 to 100 %. Each difference is
-measured by `synchromesh bench`; the files lie in a temporary folder (--folder keeps them for the next run).
+The model's tasks keep half of its 64 x 64 blocks and differ from the first one by 0.5 to 100 %, each difference lying
+in a row on disk. Each is measured by `synchromesh bench`. A difference of 0 % is the resident switch. The files lie in
+a temporary folder (--folder keeps them for the next run).
 """
 
 import argparse

@@ -89,7 +89,7 @@ pub struct StorageConfig {
     pub reads_in_flight: usize,
     /// Largest read.
     pub read_bytes: u64,
-    /// How long a read may take before the device is held not to answer.
+    /// How long nothing may end of what is being read before the device is held not to answer.
     pub stall: Duration,
 }
 

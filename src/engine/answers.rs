@@ -1,10 +1,10 @@
-//! Answers of switches: the log line that each gets, and the memory of requests that carried an id,
+//! Answers of switches: what the log tells of each, and the memory of requests that carried an id,
 //! so that a repeat gets the same one.
 
 use super::{EngineError, SwitchReport, SwitchTiming};
-use crate::units::TaskIndex;
+use crate::{bundle::Bundle, units::TaskIndex};
 use lru::LruCache;
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 /// Request ids that a model remembers.
 const REMEMBERED_REQUESTS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -45,8 +45,24 @@ impl Answers {
     }
 }
 
-/// One line for each switch that says where its time went.
-pub(super) fn log(model: &str, session: &str, task: &str, result: &SwitchResult) {
+/// A switch that has ended, for the log. It is told after its caller was answered: writing the line
+/// takes longer than a switch between resident tasks.
+#[derive(Debug)]
+pub struct Ended {
+    pub(super) bundle: Arc<Bundle>,
+    pub(super) session: Arc<str>,
+    pub(super) task: TaskIndex,
+    pub(super) result: SwitchResult,
+}
+
+impl Ended {
+    /// Writes one line that says where the time went.
+    pub fn log(&self) {
+        log(self.bundle.model(), &self.session, &self.bundle.task(self.task).name, &self.result);
+    }
+}
+
+fn log(model: &str, session: &str, task: &str, result: &SwitchResult) {
     match result {
         Ok(report) => {
             let SwitchTiming { queue, plan, read, verify, publish } = report.timing;

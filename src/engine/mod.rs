@@ -27,6 +27,7 @@ pub use action::{
     Action, Command, Effect, MemberId, Membership, Outcome, Reply, SwitchCommand, SwitchReport,
     SwitchTiming, Target,
 };
+pub use answers::Ended;
 pub use clock::{Clock, Monotonic};
 pub use error::{EngineError, LISTED_NAMES};
 pub use load::{LoadError, ModelSpec};
@@ -50,7 +51,7 @@ pub struct Limits {
     pub reads_in_flight: usize,
     /// Largest read, in bytes; at least one block is read at once.
     pub read_bytes: u64,
-    /// How long a read may be under way before the device is held not to answer.
+    /// How long nothing may end of what is under way before the device is held not to answer.
     pub stall: Duration,
     /// How long a switch may take when its caller sets no earlier deadline.
     pub switch_timeout: Duration,
@@ -98,6 +99,11 @@ impl Engine {
         self.each_model(now, Model::retry_waiting);
         self.each_model(now, Model::pump);
         std::mem::take(&mut self.effects)
+    }
+
+    /// Switches that have ended since this was asked last, for the log.
+    pub fn ended(&mut self) -> impl Iterator<Item = Ended> {
+        self.models.iter_mut().flat_map(|model| model.ended.drain(..))
     }
 
     /// When [`Action::Tick`] is due at the latest, if nothing else happens.

@@ -2,7 +2,7 @@
 
 use super::{
     Effect, EngineError, Limits, MemberId, Membership, ModelStatus, PoolStatus, SessionStatus,
-    answers::Answers,
+    answers::{Answers, Ended},
     check_name,
     clock::Clock,
     pending::{Caller, Waiting},
@@ -45,6 +45,8 @@ pub struct Model {
     pub(super) read_again: u64,
     /// Blocks that did not match their checksum when they were read.
     pub(super) mismatched: u64,
+    /// Switches that have ended and are not logged yet.
+    pub(super) ended: Vec<Ended>,
     /// A list that the next switch uses, so that it need not get memory for one.
     pub(super) no_callers: Vec<Caller>,
 }
@@ -78,6 +80,7 @@ impl Model {
             request_bytes,
             read_again: 0,
             mismatched: 0,
+            ended: Vec::new(),
             no_callers: Vec::new(),
         }
     }

@@ -8,9 +8,9 @@ use super::{Effect, Limits};
 use crate::storage::Read;
 use std::{collections::VecDeque, time::Duration};
 
-/// So many of the longest reads keep a device busy. More would share it and all end late, so that
-/// nothing could be verified meanwhile; and what is under way cannot be taken back.
-const LONGEST_UNDER_WAY: u64 = 16;
+/// So many of the longest reads are handed out at once: enough that the storage need not wait for
+/// the engine's loop. What is handed out cannot be taken back.
+const LONGEST_UNDER_WAY: u64 = 32;
 
 /// The queue of reads, first in, first out; what is read again goes first.
 #[derive(Default)]

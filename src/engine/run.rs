@@ -1,6 +1,6 @@
 //! The engine at work: the loop that feeds it, and the threads that do what it asks for.
 
-use super::{Action, Clock, Command, Effect, Engine, EngineError, Model, Reply, Verify};
+use super::{Action, Clock, Command, Effect, Ended, Engine, EngineError, Model, Reply, Verify};
 use crate::storage::{
     self, Backend, Completion, CounterValues, Counters, ReadError, Settings, Sink, Started, Storage,
 };
@@ -18,6 +18,9 @@ use tokio::{
 
 /// Commands that may wait to be taken up. More are refused at once, not queued.
 const COMMAND_QUEUE: usize = 1024;
+
+/// How long a switch's line may wait for those of others.
+const LOG_DELAY: Duration = Duration::from_millis(10);
 
 /// Sends commands to the engine.
 #[derive(Clone, Debug)]
@@ -144,6 +147,28 @@ fn tell(model: &str, started: &Started) {
 
 /// Feeds the engine until it is drained or nobody holds its handle any more.
 pub async fn run(mut engine: Engine, mut runtime: Runtime, clock: Arc<dyn Clock>) {
+    let (ended, lines) = mpsc::channel(COMMAND_QUEUE);
+    tokio::join!(feed(&mut engine, &mut runtime, &*clock, ended), log(lines));
+}
+
+/// Logs switches, several together. Writing a line wakes a thread, which on a small machine takes
+/// the processor from the very caller that waits for its answer.
+async fn log(mut ended: mpsc::Receiver<Ended>) {
+    while let Some(switch) = ended.recv().await {
+        sleep(LOG_DELAY).await;
+        switch.log();
+        while let Ok(switch) = ended.try_recv() {
+            switch.log();
+        }
+    }
+}
+
+async fn feed(
+    engine: &mut Engine,
+    runtime: &mut Runtime,
+    clock: &dyn Clock,
+    ended: mpsc::Sender<Ended>,
+) {
     while !engine.is_drained() {
         let tick = engine.next_tick().map(|at| at.saturating_sub(clock.now()));
         let action = tokio::select! {
@@ -157,6 +182,10 @@ pub async fn run(mut engine: Engine, mut runtime: Runtime, clock: Arc<dyn Clock>
         };
         for effect in engine.apply(action) {
             runtime.carry_out(effect);
+        }
+        for switch in engine.ended() {
+            // Lines that nobody gets to write are dropped, as the log itself does.
+            let _ = ended.try_send(switch);
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use super::{
     EngineError, Outcome, Reply, SwitchCommand, SwitchReport, SwitchTiming,
-    answers::{Answer, SwitchResult, log},
+    answers::{Answer, Ended, SwitchResult},
     check_name,
     loading::NoRoomNow,
     model::{Context, Model},
@@ -21,7 +21,7 @@ use crate::{
     residency::Room,
     units::{BlockIndex, TaskIndex},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 impl Model {
     pub(super) fn switch(
@@ -270,17 +270,18 @@ impl Model {
         self.answer(&name, pending, &Err(error.clone()));
     }
 
-    fn answer(&mut self, session: &str, pending: Pending, result: &SwitchResult) {
+    fn answer(&mut self, session: &Arc<str>, pending: Pending, result: &SwitchResult) {
         let mut callers = pending.callers;
         for caller in callers.drain(..) {
             // The switch is done whether or not its caller still waits.
             let _ = caller.reply.send(result.clone());
         }
         self.no_callers = callers;
-        log(self.name(), session, &self.bundle().task(pending.task).name, result);
+        let (bundle, session) = (self.bundle().clone(), session.clone());
+        let (task, result) = (pending.task, result.clone());
+        self.ended.push(Ended { bundle, session: session.clone(), task, result: result.clone() });
         if let Some(id) = pending.request_id {
-            let answer = Answer { task: pending.task, result: Some(result.clone()) };
-            self.answers.put(session, &id, answer);
+            self.answers.put(&session, &id, Answer { task, result: Some(result) });
         }
     }
 

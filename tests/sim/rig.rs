@@ -125,6 +125,7 @@ impl Rig {
                 Effect::Verify(verify) => self.verifies.push(verify),
             }
         }
+        self.engine.ended().for_each(drop);
         for model in 0..self.contents.len() {
             let under_way = self.reads.iter().filter(|read| read.model == model).count();
             assert!(under_way <= self.limits.reads_in_flight, "no more reads than allowed");

@@ -103,7 +103,7 @@ fn s8_a_device_that_never_answers_stops_only_what_must_be_read(backend: Backend)
     rig.finish();
 }
 
-fn s8_a_single_read_that_never_ends_costs_its_slots_and_no_more(backend: Backend) {
+fn s8_one_read_that_never_ends_is_a_stall_once_nothing_else_ends(backend: Backend) {
     let rig = rig(backend);
     rig.faults.always(8, Fault::Held);
     let answer = rig.begin("highway");
@@ -212,7 +212,7 @@ on_both_backends! {
     s7_a_slow_device_ends_the_switch_at_its_deadline_and_what_it_fills_is_kept,
     s7_a_switch_that_comes_while_reads_are_slow_waits_for_the_same_reads,
     s8_a_device_that_never_answers_stops_only_what_must_be_read,
-    s8_a_single_read_that_never_ends_costs_its_slots_and_no_more,
+    s8_one_read_that_never_ends_is_a_stall_once_nothing_else_ends,
     s9_reads_that_are_aborted_in_the_end_leave_nothing_behind,
     s9_a_second_try_that_stalls_and_is_aborted_can_be_tried_again,
     s9_a_device_that_answers_before_it_was_missed_is_not_missed,

@@ -62,6 +62,7 @@ pub(super) struct Flights {
     places: Vec<Place>,
     vacant: Vec<u32>,
     serial: u32,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -145,8 +146,14 @@ impl Flights {
         self.places.len() - self.vacant.len()
     }
 
+    /// Bytes that they read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Takes a read on and names it.
     pub(super) fn begin(&mut self, read: Read, discard: Segment) -> Key {
+        self.bytes += read.len();
         let place = self.vacant.pop().unwrap_or_else(|| {
             self.places.push(Place { key: Key(0), flight: None });
             self.places.len() as u32 - 1
@@ -215,6 +222,7 @@ impl Flights {
         }
         let Some(flight) = place.flight.take() else { return Answer::Stray };
         self.vacant.push(key.place() as u32);
+        self.bytes -= flight.read.len();
         let end = flight.offset();
         match step {
             Step::Failed(errno) => flight.fail(errno),

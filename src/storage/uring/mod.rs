@@ -38,6 +38,10 @@ const BELL: Key = Key(u64::MAX);
 /// [`flight::MAX_AGAIN`] times as long before it fails.
 const REST: Duration = Duration::from_millis(2);
 
+/// Bytes that the kernel works on at once. Enough to keep a device busy, and so few that reads end
+/// one after the other: of reads that share the device all end late, and nothing can be verified
+/// meanwhile.
+const BUSY_BYTES: u64 = 4 << 20;
 /// How long a first read may take.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -262,13 +266,14 @@ impl<K: Kernel> Worker<K> {
         due.into_iter().try_for_each(|(key, _)| self.ask(key))
     }
 
-    /// Hands queued reads to the kernel. The queue takes no more than the ring has room for.
+    /// Hands queued reads to the kernel, as many as keep it busy. The queue takes no more than the
+    /// ring has room for.
     fn take_up(&mut self) -> Result<(), Lost> {
         loop {
             let read = {
                 let mut state = self.shared.lock();
                 state.rung = false;
-                state.queue.pop()
+                if self.flights.bytes() < BUSY_BYTES { state.queue.pop() } else { None }
             };
             let Some(read) = read else { return Ok(()) };
             if read.is_empty() {
