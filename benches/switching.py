@@ -94,9 +94,12 @@ def measure(bundle: Path, rounds: int) -> list[dict]:
 
 
 def draw(results: list[dict]) -> str:
-    """Time of a switch over the bytes it reads, both logarithmic; the device's limit dashed."""
-    width, height, left, bottom, top = 760, 430, 70, 50, 20
-    xs = [one["bytes"] / MIB for one in results]
+    """Time of a switch, logarithmic, over the bytes it reads; the device's limit dashed."""
+    width, height, left, right, bottom, top = 760, 430, 70, 35, 50, 20
+    # With no difference a switch is a resident one, whatever was there before.
+    resident = results[0]["measures"]["rpc_switch"]
+    nothing = {"share": 0, "bytes": 0, "measures": {**results[0]["measures"], "cold": resident, "half": resident}}
+    columns = [nothing, *results]
     lines = [
         ("cold switch", "cold", "#d33", ""),
         ("half of it there", "half", "#e90", ""),
@@ -104,11 +107,10 @@ def draw(results: list[dict]) -> str:
         ("whole task reloaded", "reload", "#36c", ""),
         ("device: one piece of as many bytes", "sequential", "#777", "5 4"),
     ]
-    low, high = 0.05, 1000.0
+    low, high = 0.01, 1000.0
 
-    def x(value: float) -> float:
-        share = math.log(value / min(xs)) / math.log(max(xs) / min(xs))
-        return left + share * (width - left - 20)
+    def x(column: int) -> float:
+        return left + column * (width - left - right) / (len(columns) - 1)
 
     def y(ms: float) -> float:
         share = math.log(ms / low) / math.log(high / low)
@@ -116,17 +118,20 @@ def draw(results: list[dict]) -> str:
 
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
              f'<rect width="{width}" height="{height}" fill="#fff"/>']
-    for ms in (0.1, 1, 10, 100, 1000):
-        parts.append(f'<line x1="{left}" x2="{width - 20}" y1="{y(ms):.1f}" y2="{y(ms):.1f}" stroke="#ddd"/>')
+    for ms in (0.01, 0.1, 1, 10, 100, 1000):
+        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y(ms):.1f}" y2="{y(ms):.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{left - 8}" y="{y(ms) + 4:.1f}" text-anchor="end">{ms:g} ms</text>')
-    for one, value in zip(results, xs):
-        parts.append(f'<text x="{x(value):.1f}" y="{height - bottom + 18}" text-anchor="middle">{value:.0f}</text>')
-        parts.append(f'<text x="{x(value):.1f}" y="{height - bottom + 33}" text-anchor="middle" fill="#777">{one["share"]:.1%}</text>')
-    parts.append(f'<text x="{left - 8}" y="{height - bottom + 18}" text-anchor="end">MiB</text>')
+    for column, one in enumerate(columns):
+        size = f'{one["bytes"] / MIB:.0f}'
+        parts.append(f'<text x="{x(column):.1f}" y="{height - bottom + 18}" text-anchor="middle">{size}</text>')
+        share = f'{100 * one["share"]:g} %'
+        parts.append(f'<text x="{x(column):.1f}" y="{height - bottom + 33}" text-anchor="middle" fill="#777">{share}</text>')
+    parts.append(f'<text x="{left - 20}" y="{height - bottom + 18}" text-anchor="end">MiB</text>')
     for number, (title, name, colour, dash) in enumerate(lines):
-        points = " ".join(f'{x(v):.1f},{y(one["measures"][name]["median_us"] / 1e3):.1f}' for v, one in zip(xs, results))
+        shown = [(column, one) for column, one in enumerate(columns) if one["bytes"] > 0 or name != "sequential"]
+        points = " ".join(f'{x(at):.1f},{y(one["measures"][name]["median_us"] / 1e3):.1f}' for at, one in shown)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>')
-        parts.append(f'<text x="{left + 12}" y="{top + 16 + number * 16}" fill="{colour}">{title}</text>')
+        parts.append(f'<text x="{width - 300}" y="{y(0.6) + number * 16:.1f}" fill="{colour}">{title}</text>')
     return "\n".join([*parts, "</svg>\n"])
 
 
