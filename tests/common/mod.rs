@@ -13,14 +13,27 @@ pub(crate) mod seqpacket;
 
 use fixedbitset::FixedBitSet;
 use safetensors::Dtype;
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, io::Write as _, path::Path, sync::Arc};
 use synchromesh::{
     bundle::{
         ABSENT, BaseSpec, BlockShape, Bundle, BundleId, FORMAT, GridSpec, InputDigest, LayoutMeta,
         Meta, Provenance, Tables, TaskMeta, TensorMeta, WriteError, Writer,
     },
+    storage::{Resources, Unavailable, Uring},
     units::{BlockIndex, TaskIndex},
 };
+
+/// Whether the kernel refuses io_uring here, as many containers have it do. Then its tests are
+/// skipped, and say so past what the test harness captures.
+pub(crate) fn io_uring_is_refused() -> bool {
+    let refused = Uring::start(1, Resources::default(), Arc::new(|_| {})).err();
+    if let Some(Unavailable::SetUp(_)) = &refused {
+        let told = format!("skipped: io_uring cannot be used here: {}", refused.unwrap());
+        let _ = writeln!(std::io::stderr(), "{told}");
+        return true;
+    }
+    false
+}
 
 /// A bundle to be written: change the fields as a test needs.
 #[derive(Clone, Debug)]

@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 import grpc
 
@@ -66,14 +66,14 @@ class Daemon:
 
 
 @contextmanager
-def serve(bundle: Path) -> Iterator[Daemon]:
-    """A daemon that serves one bundle; it must end cleanly when told to."""
+def serve(bundle: Path, through: Sequence[str | Path] = (), log: IO[str] | None = None) -> Iterator[Daemon]:
+    """A daemon that serves one bundle, started through a command; it must end cleanly when told to."""
     # Not pytest's folder: the path of a socket has at most 107 bytes.
     with TemporaryDirectory(prefix="synchromesh-") as folder:
         config = Path(folder, "synchromesh.yaml")
         listen = f"{{control: {folder}/control.sock, attach: {folder}/attach.sock}}"
         config.write_text(f"models: [{{bundle: {bundle}, pool_bytes: 1MiB}}]\nlisten: {listen}\nlock_memory: false\n")
-        process = subprocess.Popen([BINARY, "serve", "--config", config])
+        process = subprocess.Popen([*through, BINARY, "serve", "--config", config], stderr=log)
         daemon = Daemon(Path(folder), process)
         try:
             with daemon.connect():

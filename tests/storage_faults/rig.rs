@@ -1,7 +1,10 @@
 //! The engine at work on a bundle, with a storage that fails as told, and a client that watches.
 
 use crate::{
-    common::faulty::{Faults, Faulty},
+    common::{
+        faulty::{Faults, Faulty},
+        io_uring_is_refused,
+    },
     sim::{
         bundles::{BLOCK_BYTES, Content, TASKS},
         client::{Client, Phase},
@@ -293,6 +296,7 @@ impl Rig {
 
 /// Starts the backend behind a storage that fails as told.
 fn at_work(backend: Backend, models: &[Model]) -> (Handle, Runtime, Faults) {
+    let backend = if io_uring_is_refused() { Backend::Preadv } else { backend };
     let choice = match backend {
         Backend::IoUring => Choice::Auto,
         Backend::Preadv => Choice::Preadv,
