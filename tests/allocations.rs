@@ -1,5 +1,5 @@
 //! A switch between resident tasks asks for no memory: it would be the one thing in it that can take
-//! any time.
+//! any time. (With a request id it does, to remember it; and for a task's first use.)
 
 #![allow(clippy::unwrap_used, reason = "what a test does not expect must stop it")]
 #![allow(clippy::single_range_in_vec_init, reason = "a range is a task's blocks")]

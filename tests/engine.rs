@@ -168,6 +168,19 @@ fn s8_a_device_that_does_not_answer_gets_a_chance_from_time_to_time() {
 }
 
 #[test]
+fn s8_switches_that_come_in_a_steady_flow_do_not_hide_a_stall() {
+    let limits = Limits { stall: Duration::from_secs(2), ..LIMITS };
+    let mut rig = rig_with(12, &[0..4, 4..8, 8..12], limits);
+    rig.open("left");
+    let stuck = switch(&mut rig, "", "city");
+    // The next switch comes before any tick does.
+    rig.clock.advance(Duration::from_secs(3));
+    let next = switch(&mut rig, "left", "highway");
+    assert_eq!(now(stuck), Err(EngineError::StorageUnavailable));
+    assert_eq!(now(next), Err(EngineError::StorageUnavailable));
+}
+
+#[test]
 fn s11_reads_that_end_one_after_the_other_are_no_stall_however_long_all_take() {
     let limits = Limits { stall: Duration::from_secs(2), read_bytes: BLOCK_BYTES, ..LIMITS };
     let mut rig = rig_with(8, &[0..8], limits);

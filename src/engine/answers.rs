@@ -56,6 +56,11 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// Whether it was not done.
+    pub fn failed(&self) -> bool {
+        self.result.is_err()
+    }
+
     /// Writes one line that says where the time went.
     pub fn log(&self) {
         log(self.bundle.model(), &self.session, &self.bundle.task(self.task).name, &self.result);

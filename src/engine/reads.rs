@@ -92,7 +92,7 @@ impl Reads {
 
     /// Takes back the reads that have not begun and are not wanted any more.
     pub(super) fn withdraw(&mut self, wanted: impl Fn(&Read) -> bool) -> Vec<Read> {
-        if self.backlog.is_empty() {
+        if self.backlog.iter().all(&wanted) {
             return Vec::new();
         }
         let (keep, withdrawn) = self.backlog.drain(..).partition(wanted);

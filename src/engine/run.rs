@@ -184,8 +184,12 @@ async fn feed(
             runtime.carry_out(effect);
         }
         for switch in engine.ended() {
-            // Lines that nobody gets to write are dropped, as the log itself does.
-            let _ = ended.try_send(switch);
+            if switch.failed() {
+                switch.log();
+            } else {
+                // Lines that nobody gets to write are dropped, as the log itself does.
+                let _ = ended.try_send(switch);
+            }
         }
     }
 }

@@ -30,6 +30,8 @@ impl Model {
         command: SwitchCommand,
         reply: Reply<SwitchReport>,
     ) {
+        // Before this switch may get its chance, those that had theirs are told.
+        self.break_off_if_stalled(cx);
         match self.admit_switch(cx, &command) {
             Err(error) => drop(reply.send(Err(error))),
             Ok((entry, task)) => self.begin(cx, entry, task, command, reply),

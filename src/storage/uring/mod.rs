@@ -109,8 +109,8 @@ impl Uring {
         let bell = Arc::new(eventfd(0, flags).map_err(|e| Unavailable::SetUp(e.into()))?);
         let (ready, started) = mpsc::channel();
         let own = bell.clone();
-        let set_up = move || {
-            let (ring, told) = match open_ring(capacity, resources, own) {
+        let set_up = move |flights: &mut Flights| {
+            let (ring, told) = match open_ring(capacity, resources, own, flights) {
                 Ok((ring, note)) => (Some(ring), Ok(note)),
                 Err(error) => (None, Err(error)),
             };
@@ -131,6 +131,7 @@ fn open_ring(
     capacity: usize,
     mut resources: Resources,
     bell: Arc<OwnedFd>,
+    flights: &mut Flights,
 ) -> Result<(Ring, Option<io::Error>), Unavailable> {
     let files = resources.files.clone();
     let layout = PoolLayout::new(0, BLOCK_ALIGN, files.len() as u32);
@@ -141,7 +142,7 @@ fn open_ring(
     resources.pools.push(pool);
     let (mut ring, note) = Ring::set_up(capacity, resources, bell)?;
     for (file, window) in files.iter().zip(windows) {
-        probe(&mut ring, file, window).map_err(Unavailable::Probe)?;
+        probe(&mut ring, flights, file, window).map_err(Unavailable::Probe)?;
     }
     Ok((ring, note))
 }
@@ -151,15 +152,20 @@ fn spawn<K: Kernel>(
     capacity: usize,
     bell: Arc<OwnedFd>,
     sink: Sink,
-    make: impl FnOnce() -> Option<K> + Send + 'static,
+    make: impl FnOnce(&mut Flights) -> Option<K> + Send + 'static,
 ) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
     let queue = Mutex::new(State { queue: Queue::new(capacity), rung: false });
     let shared = Arc::new(Shared { queue, bell, work: Condvar::new(), counters: Arc::default() });
     let own = shared.clone();
     let thread = thread::Builder::new().name("io_uring".into()).spawn(move || {
-        if let Some(kernel) = make() {
-            let (flights, later, answers) = (Flights::default(), Vec::new(), Vec::new());
-            Worker { kernel, flights, later, answers, shared: own, sink }.work();
+        let mut flights = Flights::default();
+        match make(&mut flights) {
+            Some(kernel) => {
+                let (later, answers) = (Vec::new(), Vec::new());
+                Worker { kernel, flights, later, answers, shared: own, sink }.work();
+            }
+            // What the kernel has not answered, it may still write.
+            None => flights.lose().for_each(drop),
         }
     })?;
     Ok((shared, thread))
@@ -230,6 +236,13 @@ impl<K: Kernel> Worker<K> {
                     "io_uring is lost: blocks are read by blocking calls from now on; slots under \
                      way stay taken until a restart"
                 );
+                // What it has answered already is not lost.
+                self.kernel.answers(&mut self.answers);
+                for (key, result) in std::mem::take(&mut self.answers) {
+                    if let Answer::Ended(completion) = self.flights.answer(key, result) {
+                        self.end(completion);
+                    }
+                }
                 // It may write to what it was told of for as long as the machine runs.
                 std::mem::forget(self.kernel);
                 for read in self.flights.lose() {
@@ -348,7 +361,12 @@ fn block(shared: &Shared, sink: &Sink) {
 }
 
 /// Reads the beginning of a file.
-fn probe(ring: &mut Ring, file: &Arc<BlockFile>, window: Window) -> io::Result<()> {
+fn probe(
+    ring: &mut Ring,
+    flights: &mut Flights,
+    file: &Arc<BlockFile>,
+    window: Window,
+) -> io::Result<()> {
     let read = Read {
         model: 0,
         attempt: 0,
@@ -358,31 +376,32 @@ fn probe(ring: &mut Ring, file: &Arc<BlockFile>, window: Window) -> io::Result<(
         offset: 0,
         blocks: vec![(BlockIndex(0), window)],
     };
-    let (mut flights, mut answers) = (Flights::default(), Vec::new());
-    let mut key = flights.begin(read, ring.discard());
     let until = Instant::now() + PROBE_PATIENCE;
-    loop {
-        if let Some(flight) = flights.get(key) {
-            ring.read(key, flight).map_err(|Lost(error)| error)?;
+    let (mut ask, mut answers) = (Some(flights.begin(read, ring.discard())), Vec::new());
+    while Instant::now() < until {
+        if let Some(flight) = ask.take().and_then(|key| Some((key, flights.get(key)?))) {
+            ring.read(flight.0, flight.1).map_err(|Lost(error)| error)?;
         }
-        while answers.is_empty() && Instant::now() < until {
-            let left = until.saturating_duration_since(Instant::now());
-            ring.wait(Some(left)).map_err(|Lost(error)| error)?;
-            ring.answers(&mut answers);
-        }
-        let Some((answered, result)) = answers.pop() else {
-            flights.lose().for_each(drop);
-            return Err(ErrorKind::TimedOut.into());
-        };
-        match flights.answer(answered, result) {
-            Answer::Short(next) | Answer::Later(next) => key = next,
-            Answer::Ended(Completion { result: Err(ReadError::Io { source, .. }), .. }) => {
-                return Err(source);
+        let left = until.saturating_duration_since(Instant::now());
+        ring.wait(Some(left)).map_err(|Lost(error)| error)?;
+        ring.answers(&mut answers);
+        for (key, result) in answers.drain(..) {
+            match flights.answer(key, result) {
+                Answer::Short(key) => ask = Some(key),
+                Answer::Later(key) => {
+                    thread::sleep(REST);
+                    ask = Some(key);
+                }
+                Answer::Ended(Completion { result: Err(ReadError::Io { source, .. }), .. }) => {
+                    return Err(source);
+                }
+                // A file may be empty.
+                Answer::Ended(_) => return Ok(()),
+                Answer::Stray => {}
             }
-            // A file may be empty.
-            Answer::Ended(_) | Answer::Stray => return Ok(()),
         }
     }
+    Err(ErrorKind::TimedOut.into())
 }
 
 /// What an error of the kernel most likely comes from.

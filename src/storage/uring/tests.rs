@@ -80,7 +80,7 @@ impl Rig {
             discard: vec![0; BLOCK],
         };
         let sink = Arc::new(move |completion| drop(sender.send(completion)));
-        let (shared, thread) = spawn(16, bell, sink, move || Some(kernel)).unwrap();
+        let (shared, thread) = spawn(16, bell, sink, move |_| Some(kernel)).unwrap();
         let layout = PoolLayout::new(0, BLOCK_ALIGN, 64).unwrap();
         let (_, windows) = Pool::create::<MemoryError>(layout, false, |_| Ok(())).unwrap();
         Self {
