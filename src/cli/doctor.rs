@@ -4,7 +4,7 @@
 
 use super::{OutputArgs, failure::Failure, output};
 use crate::{
-    device::{MemInfo, MemoryError, Pool, PoolLayout},
+    device::{MemInfo, Pool},
     storage::{BlockFile, Resources, Uring, in_memory},
     units::BLOCK_ALIGN,
 };
@@ -140,12 +140,7 @@ fn memory() -> Finding {
 
 /// Asks for memory as a pool does, and looks what it got.
 fn huge_pages() -> Finding {
-    let layout = PoolLayout::new(0, SAMPLE_BYTES, 1);
-    let pool = layout.map(|layout| Pool::create::<MemoryError>(layout, false, |_| Ok(())));
-    let got = match pool {
-        Some(Ok((pool, _))) => pool.huge_bytes(),
-        _ => 0,
-    };
+    let got = Pool::of_slots(SAMPLE_BYTES, 1).map_or(0, |(pool, _)| pool.huge_bytes());
     let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
     let setting = setting.unwrap_or_default();
     let chosen = setting.split(['[', ']']).nth(1).unwrap_or("unknown");

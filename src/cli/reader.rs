@@ -8,13 +8,11 @@ use super::{failure::Failure, interrupt::Interrupt};
 use crate::{
     bundle::Bundle,
     config::StorageConfig,
-    daemon::settings,
-    device::{MemoryError, Pool, PoolLayout, Window},
-    storage::{BlockFile, Completion, Priority, Read, Resources, Storage, start},
+    device::{Pool, Window},
+    storage::{BlockFile, Completion, Read, Resources, Storage, carry_out, start},
     units::BlockIndex,
 };
 use std::{
-    collections::VecDeque,
     path::Path,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
@@ -41,15 +39,13 @@ impl<'a> Reader<'a> {
     ) -> Result<Self, Failure> {
         let largest = bundle.task_indices().map(|task| bundle.task_blocks(task).count_ones(..));
         let largest = largest.max().unwrap_or_default();
-        let layout = PoolLayout::new(0, bundle.block().bytes(), largest as u32);
-        let layout = layout.ok_or_else(|| Failure::failed("a task is larger than memory"))?;
         let (pool, windows) =
-            Pool::create::<MemoryError>(layout, false, |_| Ok(())).map_err(Failure::failed)?;
+            Pool::of_slots(bundle.block().bytes(), largest as u32).map_err(Failure::failed)?;
         let file = Arc::new(BlockFile::open(path).map_err(Failure::failed)?);
         let (sender, done) = mpsc::channel();
         let sink = Arc::new(move |completion| drop(sender.send(completion)));
         let resources = Resources { files: vec![file.clone()], pools: vec![pool] };
-        let storage = start(settings(config), resources, sink).map_err(Failure::failed)?.storage;
+        let storage = start(config, resources, sink).map_err(Failure::failed)?.storage;
         let longest = (config.read_bytes / bundle.block().bytes()).max(1) as usize;
         Ok(Self { bundle, file, storage, done, windows, longest })
     }
@@ -67,46 +63,29 @@ impl<'a> Reader<'a> {
         count: usize,
         interrupt: &Interrupt,
     ) -> Result<Duration, Failure> {
-        let mut reads = self.reads(first, count);
-        let mut under_way = 0;
+        let reads = self.reads(first, count);
         let begun = Instant::now();
-        while !reads.is_empty() || under_way > 0 {
-            while let Some(read) = reads.pop_front() {
-                if let Err(read) = self.storage.submit(read) {
-                    reads.push_front(read);
-                    break;
-                }
-                under_way += 1;
-            }
-            let Completion { read, result } = self.done.recv().map_err(Failure::failed)?;
-            under_way -= 1;
-            result.map_err(Failure::failed)?;
-            self.windows.extend(read.blocks.into_iter().map(|(_, window)| window));
+        let next = || {
             interrupt.check()?;
-        }
+            let Completion { read, result } = self.done.recv().map_err(Failure::failed)?;
+            result.map(|()| read).map_err(Failure::failed)
+        };
+        self.windows.extend(carry_out(&*self.storage, reads, next)?);
         let time = begun.elapsed();
         self.windows.sort_by_key(Window::slot);
         Ok(time)
     }
 
     /// The requests that the daemon would make for these blocks.
-    fn reads(&mut self, first: u32, count: usize) -> VecDeque<Read> {
+    fn reads(&mut self, first: u32, count: usize) -> Vec<Read> {
         let count = count.min(self.windows.len());
         let mut blocks = (first..).map(BlockIndex).zip(self.windows.drain(..count));
-        let mut reads = VecDeque::new();
+        let mut reads = Vec::new();
         loop {
             let blocks: Vec<_> = blocks.by_ref().take(self.longest).collect();
             let Some((start, _)) = blocks.first() else { return reads };
             let offset = self.bundle.block_offset(*start);
-            reads.push_back(Read {
-                model: 0,
-                attempt: 0,
-                priority: Priority::Demand,
-                begun: Duration::ZERO,
-                file: self.file.clone(),
-                offset,
-                blocks,
-            });
+            reads.push(Read::new(self.file.clone(), offset, blocks));
         }
     }
 }

@@ -6,13 +6,12 @@ mod socket;
 
 use crate::{
     attach::Attach,
-    config::{Config, ModelConfig, StorageBackend, StorageConfig},
+    config::{Config, ModelConfig},
     control::{Server, ServerError},
     engine::{
         Clock, Command, Engine, EngineError, Handle, Limits, LoadError, Model, ModelSpec,
         Monotonic, RunError, Runtime, SwitchCommand, Target, run,
     },
-    storage::{Choice, Settings},
 };
 use sd_notify::NotifyState;
 use socket::SocketPath;
@@ -76,7 +75,7 @@ fn load(config: &Config) -> Result<Vec<Model>, DaemonError> {
         let (bundle, lock_memory) = (bundle.clone(), config.lock_memory);
         let spec = ModelSpec { bundle, pool_bytes: *pool_bytes, lock_memory };
         let mut model = Model::load(&spec)?;
-        let request_bytes = model.measure(settings(&config.storage));
+        let request_bytes = model.measure(&config.storage);
         if models.iter().any(|other| other.name() == model.name()) {
             return Err(DaemonError::SameModel(model.name().to_owned()));
         }
@@ -102,7 +101,7 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
     let attach_path = SocketPath::claim(&listen.attach)?;
 
     let clock: Arc<dyn Clock> = Arc::new(Monotonic::start());
-    let (engine, runtime) = Runtime::start(settings(&config.storage), &models)?;
+    let (engine, runtime) = Runtime::start(&config.storage, &models)?;
     let names: Vec<_> = models.iter().map(|model| model.name().to_owned()).collect();
     let state = Engine::new(models, limits(config), clock.clone());
     let engine_loop = tokio::spawn(run(state, runtime, clock.clone()));
@@ -145,16 +144,6 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
     let _ = timeout(HANG_UP, server.stop()).await;
     attach.abort();
     Ok(())
-}
-
-/// How reads are carried out with this configuration.
-pub fn settings(config: &StorageConfig) -> Settings {
-    let StorageConfig { backend, read_threads, reads_in_flight, .. } = *config;
-    let choice = match backend {
-        StorageBackend::Auto => Choice::Auto,
-        StorageBackend::Preadv => Choice::Preadv,
-    };
-    Settings { choice, threads: read_threads, depth: reads_in_flight }
 }
 
 fn limits(config: &Config) -> Limits {

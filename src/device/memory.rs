@@ -101,6 +101,11 @@ pub enum MemoryError {
     },
 }
 
+impl MemoryError {
+    /// A pool whose size cannot be counted.
+    pub const TOO_LARGE: Self = Self::Exceeds { what: "pool", bytes: u64::MAX, available: 0 };
+}
+
 /// A memfd and this process's mapping of it.
 #[derive(Debug)]
 pub struct SharedMemory {

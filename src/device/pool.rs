@@ -99,6 +99,13 @@ impl Pool {
         Ok((Self { shared }, windows))
     }
 
+    /// A pool of slots alone, for reads that no daemon serves.
+    pub fn of_slots(slot_bytes: u64, slots: u32) -> Result<(Self, Vec<Window>), MemoryError> {
+        let layout = PoolLayout::new(0, slot_bytes, slots);
+        let layout = layout.ok_or(MemoryError::TOO_LARGE)?;
+        Self::create(layout, false, |_| Ok(()))
+    }
+
     /// Where base and slots lie.
     pub fn layout(&self) -> PoolLayout {
         self.shared.layout

@@ -128,8 +128,7 @@ fn layout(bundle: &Bundle, spec: &ModelSpec) -> Result<PoolLayout, LoadError> {
         }
     }
     let layout = PoolLayout::new(bundle.base().bytes(), block_bytes, slots);
-    let too_large = || MemoryError::Exceeds { what: "pool", bytes: u64::MAX, available: 0 };
-    Ok(layout.ok_or_else(too_large)?)
+    Ok(layout.ok_or(MemoryError::TOO_LARGE)?)
 }
 
 /// Reads the base region as it lies in the file, and verifies each tensor.

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     device::Window,
-    storage::{Completion, Priority, Read, ReadError},
+    residency::Residency,
+    storage::{Completion, Read, ReadError},
     units::{BlockIndex, TaskIndex},
 };
 use std::time::Duration;
@@ -35,13 +36,8 @@ impl Model {
             return Ok(0);
         }
         let absent: Vec<_> = self.residency.absent(task).collect();
-        let mut evicted = 0;
-        if absent.len() > self.residency.slots().counts().free {
-            if absent.len() > self.residency.room().total() {
-                return Err(NoRoomNow { absent: absent.len() });
-            }
-            evicted = self.residency.make_room(absent.len());
-        }
+        let evicted = self.residency.make_room(absent.len());
+        let evicted = evicted.ok_or(NoRoomNow { absent: absent.len() })?;
         let block_bytes = self.bundle().block().bytes();
         let shape = Shape::new(block_bytes, cx.limits.read_bytes, self.request_bytes);
         for blocks in shape.requests(absent) {
@@ -60,16 +56,9 @@ impl Model {
         queue: fn(&mut Reads, Read),
     ) {
         let Some((first, _)) = blocks.first() else { return };
-        let read = Read {
-            model: cx.index,
-            attempt,
-            priority: Priority::Demand,
-            begun: Duration::ZERO,
-            file: self.file.clone(),
-            offset: self.bundle().block_offset(*first),
-            blocks,
-        };
-        queue(&mut self.reads, read);
+        let offset = self.bundle().block_offset(*first);
+        let read = Read::new(self.file.clone(), offset, blocks);
+        queue(&mut self.reads, Read { model: cx.index, attempt, ..read });
     }
 
     pub(super) fn read_done(&mut self, cx: &mut Context<'_>, completion: Completion) {
@@ -79,8 +68,8 @@ impl Model {
         if let Err(error) = result {
             tracing::warn!(model = self.name(), attempt, %error, "a read failed");
             match error {
-                ReadError::Lost => return self.lose(blocks),
-                error if error.is_of_device() => return self.give_back(blocks),
+                ReadError::Lost => return self.give_back(blocks, Residency::lose),
+                error if error.is_of_device() => return self.give_back(blocks, Residency::release),
                 _ => {}
             }
             return self.retry_or_give_up(cx, attempt, blocks);
@@ -137,19 +126,15 @@ impl Model {
         self.withdraw();
     }
 
-    /// Gives up slots that the kernel may write to at any time.
-    fn lose(&mut self, blocks: Vec<(BlockIndex, Window)>) {
+    /// Gives up reading blocks because of the device: they may be as good as ever. What becomes of
+    /// their slots is the caller's choice.
+    fn give_back(
+        &mut self,
+        blocks: Vec<(BlockIndex, Window)>,
+        take_back: fn(&mut Residency, Window),
+    ) {
         for (block, window) in blocks {
-            self.residency.lose(window);
-            self.fail_loads_of(block, |_| EngineError::StorageUnavailable);
-        }
-        self.withdraw();
-    }
-
-    /// Gives up reading blocks because of the device: they may be as good as ever.
-    fn give_back(&mut self, blocks: Vec<(BlockIndex, Window)>) {
-        for (block, window) in blocks {
-            self.residency.release(window);
+            take_back(&mut self.residency, window);
             self.fail_loads_of(block, |_| EngineError::StorageUnavailable);
         }
         self.withdraw();

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     bundle::Bundle,
+    config::StorageConfig,
     device::{MAX_SESSIONS, Pool, SessionEntry},
     residency::Residency,
-    storage::{self, BlockFile, Resources, Settings},
+    storage::{self, BlockFile, Resources},
     units::BlockIndex,
 };
 use std::{
@@ -87,11 +88,11 @@ impl Model {
 
     /// Measures what one more request costs here; until then it is what the bundle was laid out
     /// for. Gives the bytes that could be read meanwhile.
-    pub fn measure(&mut self, settings: Settings) -> u64 {
+    pub fn measure(&mut self, config: &StorageConfig) -> u64 {
         let bundle = self.bundle();
         let (first, block_bytes) = (bundle.block_offset(BlockIndex(0)), bundle.block().bytes());
         let region = first..first + bundle.len() as u64 * block_bytes;
-        if let Some(bytes) = storage::request_bytes(settings, &self.file, region, block_bytes) {
+        if let Some(bytes) = storage::request_bytes(config, &self.file, region, block_bytes) {
             self.request_bytes = bytes;
         }
         self.request_bytes

@@ -76,11 +76,10 @@ impl Reads {
     /// Begins as many reads as may be under way.
     pub(super) fn pump(&mut self, now: Duration, limits: &Limits, effects: &mut Vec<Effect>) {
         while !self.is_full(limits) {
-            let Some(mut read) = self.backlog.pop_front() else { return };
+            let Some(read) = self.backlog.pop_front() else { return };
             self.waiting_since.get_or_insert(now);
             self.in_flight += 1;
             self.in_flight_bytes += read.len();
-            read.begun = now;
             effects.push(Effect::Read(read));
         }
     }

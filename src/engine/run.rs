@@ -1,8 +1,11 @@
 //! The engine at work: the loop that feeds it, and the threads that do what it asks for.
 
 use super::{Action, Clock, Command, Effect, Ended, Engine, EngineError, Model, Reply, Verify};
-use crate::storage::{
-    self, Backend, Completion, CounterValues, Counters, ReadError, Settings, Sink, Started, Storage,
+use crate::{
+    config::StorageConfig,
+    storage::{
+        self, Backend, Completion, CounterValues, Counters, ReadError, Sink, Started, Storage,
+    },
 };
 use std::{
     io,
@@ -99,8 +102,8 @@ impl Handle {
 
 impl Runtime {
     /// Starts the threads: those of each model's storage, and one for verification.
-    pub fn start(settings: Settings, models: &[Model]) -> Result<(Handle, Self), RunError> {
-        let start = |model: &Model, sink| storage::start(settings, model.resources(), sink);
+    pub fn start(config: &StorageConfig, models: &[Model]) -> Result<(Handle, Self), RunError> {
+        let start = |model: &Model, sink| storage::start(config, model.resources(), sink);
         Self::with_storage(models, start)
     }
 

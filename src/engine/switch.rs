@@ -279,12 +279,12 @@ impl Model {
             let _ = caller.reply.send(result.clone());
         }
         self.no_callers = callers;
-        let (bundle, session) = (self.bundle().clone(), session.clone());
-        let (task, result) = (pending.task, result.clone());
-        self.ended.push(Ended { bundle, session: session.clone(), task, result: result.clone() });
+        let (bundle, task) = (self.bundle().clone(), pending.task);
+        let (session, result) = (session.clone(), result.clone());
         if let Some(id) = pending.request_id {
-            self.answers.put(&session, &id, Answer { task, result: Some(result) });
+            self.answers.put(&session, &id, Answer { task, result: Some(result.clone()) });
         }
+        self.ended.push(Ended { bundle, session, task, result });
     }
 
     /// Answers callers whose deadline has come, and ends switches that nobody waits for any more.

@@ -149,22 +149,26 @@ impl Residency {
         self.recency.put(task, ());
     }
 
-    /// Makes `count` slots free, if that many blocks may go, least recently used first. Gives the
-    /// number of blocks evicted.
-    pub fn make_room(&mut self, count: usize) -> usize {
-        match count.saturating_sub(self.slots.counts().free) {
-            0 => 0,
-            missing => self.trim(missing),
+    /// Makes `count` slots free by evicting blocks, least recently used first, and gives their
+    /// number. If not that many may go, none does.
+    pub fn make_room(&mut self, count: usize) -> Option<usize> {
+        let needed = count.saturating_sub(self.slots.counts().free);
+        if needed == 0 {
+            return Some(0);
         }
+        let victims = self.victims(needed);
+        (victims.len() == needed).then(|| self.evict_all(&victims))
     }
 
     /// Evicts up to `count` blocks that nothing pins, least recently used first, and gives their
     /// number.
     pub fn trim(&mut self, count: usize) -> usize {
         let victims = self.victims(count);
-        for &block in &victims {
-            self.evict(block);
-        }
+        self.evict_all(&victims)
+    }
+
+    fn evict_all(&mut self, victims: &[BlockIndex]) -> usize {
+        victims.iter().for_each(|&block| self.evict(block));
         victims.len()
     }
 
@@ -190,7 +194,7 @@ impl Residency {
     }
 
     /// Makes a verified block available to readers.
-    pub fn admit(&mut self, window: Window) -> BlockIndex {
+    pub fn admit(&mut self, window: Window) {
         let slot = window.slot();
         let block = self.slots.admit(window);
         self.loading.remove(block.index());
@@ -198,22 +202,19 @@ impl Residency {
         self.resident.insert(block.index());
         self.missing.arrived(block);
         self.table.place(block, Some(slot));
-        block
     }
 
     /// Takes back a window that holds nothing: its read was withdrawn, or failed, or what was
     /// read is wrong.
-    pub fn release(&mut self, window: Window) -> BlockIndex {
+    pub fn release(&mut self, window: Window) {
         let block = self.slots.release(window);
         self.loading.remove(block.index());
-        block
     }
 
     /// Gives up a slot that the kernel may write to at any time.
-    pub fn lose(&mut self, window: Window) -> BlockIndex {
+    pub fn lose(&mut self, window: Window) {
         let block = self.slots.lose(window);
         self.loading.remove(block.index());
-        block
     }
 
     /// Notes that a block cannot be read.

@@ -5,9 +5,10 @@
 //! beyond its share of the long ones, told in bytes that could be read meanwhile: gaps up to that
 //! size are worth reading through.
 
-use super::{BlockFile, Completion, Priority, Read, Resources, Settings, start};
+use super::{BlockFile, Completion, Read, Resources, Storage, carry_out, start};
 use crate::{
-    device::{MemoryError, Pool, PoolLayout, Window},
+    config::StorageConfig,
+    device::{Pool, Window},
     units::BlockIndex,
 };
 use std::{
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes that could be read in the time that one more request costs; `None` if this file cannot
 /// tell, or reading fails. `region` is where its blocks of `block_bytes` lie.
 pub fn request_bytes(
-    settings: Settings,
+    config: &StorageConfig,
     file: &Arc<BlockFile>,
     region: Range<u64>,
     block_bytes: u64,
@@ -43,8 +44,8 @@ pub fn request_bytes(
     let (sender, done) = mpsc::channel();
     let sink = Arc::new(move |completion| drop(sender.send(completion)));
     let resources = Resources { files: vec![file.clone()], pools: Vec::new() };
-    let storage = start(settings, resources, sink).ok()?.storage;
-    let cost = Meter { region, file, done, submit: &|read| storage.submit(read) }.cost(block_bytes);
+    let storage = start(config, resources, sink).ok()?.storage;
+    let cost = Meter { region, file, storage: &*storage, done }.cost(block_bytes);
     if cost.is_none() {
         // Its end would wait for reads that may never be done.
         std::mem::forget(storage);
@@ -52,17 +53,11 @@ pub fn request_bytes(
     cost
 }
 
-/// Memory to read to.
-fn windows(bytes: u64, count: u32) -> Option<Vec<Window>> {
-    let layout = PoolLayout::new(0, bytes, count)?;
-    Some(Pool::create::<MemoryError>(layout, false, |_| Ok(())).ok()?.1)
-}
-
 struct Meter<'a> {
     region: Range<u64>,
     file: &'a Arc<BlockFile>,
+    storage: &'a dyn Storage,
     done: mpsc::Receiver<Completion>,
-    submit: &'a dyn Fn(Read) -> Result<(), Read>,
 }
 
 impl Meter<'_> {
@@ -70,8 +65,8 @@ impl Meter<'_> {
     fn cost(&mut self, block_bytes: u64) -> Option<u64> {
         let mut random = fastrand::Rng::with_seed(1);
         let begun = Instant::now();
-        let (mut singles, mut longs) =
-            (windows(block_bytes, SINGLES)?, windows(LONG_BYTES, LONGS)?);
+        let (_, mut singles) = Pool::of_slots(block_bytes, SINGLES).ok()?;
+        let (_, mut longs) = Pool::of_slots(LONG_BYTES, LONGS).ok()?;
         let row_bytes = LONG_BYTES * u64::from(LONGS);
         let blocks = (self.region.end - self.region.start) / block_bytes;
         let row_blocks = row_bytes.div_ceil(block_bytes);
@@ -94,36 +89,17 @@ impl Meter<'_> {
         windows: &mut Vec<Window>,
         mut offset: impl FnMut(u32) -> u64,
     ) -> Option<Duration> {
-        let reads = (0..).zip(windows.drain(..)).map(|(number, window)| Read {
-            model: 0,
-            attempt: 0,
-            priority: Priority::Demand,
-            begun: Duration::ZERO,
-            file: self.file.clone(),
-            offset: self.region.start + offset(number),
-            blocks: vec![(BlockIndex(0), window)],
+        let reads = (0..).zip(windows.drain(..)).map(|(number, window)| {
+            let offset = self.region.start + offset(number);
+            Read::new(self.file.clone(), offset, vec![(BlockIndex(0), window)])
         });
-        let reads: Vec<_> = reads.collect();
+        let reads = reads.collect();
         let begun = Instant::now();
-        let mut under_way = 0;
-        for mut read in reads {
-            while let Err(refused) = (self.submit)(read) {
-                read = refused;
-                self.take(windows)?;
-                under_way -= 1;
-            }
-            under_way += 1;
-        }
-        for _ in 0..under_way {
-            self.take(windows)?;
-        }
+        let next = || {
+            let Completion { read, result } = self.done.recv_timeout(PATIENCE).map_err(drop)?;
+            result.map(|()| read).map_err(drop)
+        };
+        *windows = carry_out(self.storage, reads, next).ok()?;
         Some(begun.elapsed())
-    }
-
-    fn take(&self, windows: &mut Vec<Window>) -> Option<()> {
-        let Completion { read, result } = self.done.recv_timeout(PATIENCE).ok()?;
-        result.ok()?;
-        windows.extend(read.blocks.into_iter().map(|(_, window)| window));
-        Some(())
     }
 }

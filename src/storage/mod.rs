@@ -16,12 +16,12 @@ pub use counters::{CounterValues, Counters};
 pub use file::{BlockFile, in_memory};
 pub use measure::request_bytes;
 pub use preadv::Preadv;
-pub use start::{Choice, Resources, Settings, Started, start};
+pub use start::{Resources, Started, carry_out, start};
 pub use uring::{Unavailable, Uring};
 
 use crate::{device::Window, units::BlockIndex};
 use rustix::io::Errno;
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc};
 use thiserror::Error;
 
 /// One request: a piece of a file, of which some blocks are wanted.
@@ -32,8 +32,6 @@ pub struct Read {
     pub attempt: u8,
     /// Whether anybody waits for it.
     pub priority: Priority,
-    /// When the engine handed it out, on the engine's clock.
-    pub begun: Duration,
     /// The file.
     pub file: Arc<BlockFile>,
     /// Where the first block begins in the file.
@@ -149,6 +147,11 @@ impl ReadError {
 }
 
 impl Read {
+    /// A first read on demand, for the first model.
+    pub fn new(file: Arc<BlockFile>, offset: u64, blocks: Vec<(BlockIndex, Window)>) -> Self {
+        Self { model: 0, attempt: 0, priority: Priority::Demand, file, offset, blocks }
+    }
+
     /// Bytes of the request, gaps included.
     pub fn len(&self) -> u64 {
         let ends = self.blocks.first().zip(self.blocks.last());
@@ -181,7 +184,7 @@ impl Read {
 
 impl fmt::Debug for Read {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { model, attempt, priority, offset, blocks, file: _, begun: _ } = self;
+        let Self { model, attempt, priority, offset, blocks, file: _ } = self;
         let first = blocks.first().map(|(block, _)| block.0);
         write!(
             f,

@@ -1,29 +1,12 @@
-//! Which backend serves: io_uring where the kernel allows it, blocking calls elsewhere.
+//! Which backend serves: io_uring where the kernel allows it, blocking calls elsewhere. And the way to
+//! use one where there is no engine.
 
-use super::{BlockFile, Preadv, Sink, Storage, Uring};
-use crate::device::Pool;
+use super::{BlockFile, Preadv, Read, Sink, Storage, Uring};
+use crate::{
+    config::{StorageBackend, StorageConfig},
+    device::{Pool, Window},
+};
 use std::{io, sync::Arc};
-
-/// How bundles are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Which backend.
-    pub choice: Choice,
-    /// Threads of blocking reads.
-    pub threads: usize,
-    /// Reads queued or under way.
-    pub depth: usize,
-}
-
-/// Which backend is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// io_uring if it works here, else blocking calls.
-    #[default]
-    Auto,
-    /// Blocking calls.
-    Preadv,
-}
 
 /// What is read from and into. It is known before the first read, so the kernel can be told.
 #[derive(Clone, Debug, Default)]
@@ -45,10 +28,11 @@ pub struct Started {
 }
 
 /// Starts a backend that completes reads by this sink.
-pub fn start(settings: Settings, resources: Resources, sink: Sink) -> io::Result<Started> {
-    let fallback = match settings.choice {
-        Choice::Preadv => None,
-        Choice::Auto => match Uring::start(settings.depth, resources, sink.clone()) {
+pub fn start(config: &StorageConfig, resources: Resources, sink: Sink) -> io::Result<Started> {
+    let StorageConfig { backend, read_threads, reads_in_flight, .. } = *config;
+    let fallback = match backend {
+        StorageBackend::Preadv => None,
+        StorageBackend::Auto => match Uring::start(reads_in_flight, resources, sink.clone()) {
             Ok((uring, unregistered)) => {
                 let unregistered = unregistered.map(|error| error.to_string());
                 return Ok(Started { storage: Box::new(uring), fallback: None, unregistered });
@@ -56,6 +40,29 @@ pub fn start(settings: Settings, resources: Resources, sink: Sink) -> io::Result
             Err(error) => Some(error.to_string()),
         },
     };
-    let storage = Box::new(Preadv::start(settings.threads, settings.depth, sink)?);
+    let storage = Box::new(Preadv::start(read_threads, reads_in_flight, sink)?);
     Ok(Started { storage, fallback, unregistered: None })
+}
+
+/// Carries reads out, as many at once as the storage takes, and gives their windows back. `next`
+/// waits for a read that has ended.
+pub fn carry_out<E>(
+    storage: &dyn Storage,
+    reads: Vec<Read>,
+    mut next: impl FnMut() -> Result<Read, E>,
+) -> Result<Vec<Window>, E> {
+    let (mut windows, mut under_way) = (Vec::new(), 0);
+    let mut take = |read: Read| windows.extend(read.blocks.into_iter().map(|(_, window)| window));
+    for mut read in reads {
+        while let Err(refused) = storage.submit(read) {
+            read = refused;
+            take(next()?);
+            under_way -= 1;
+        }
+        under_way += 1;
+    }
+    for _ in 0..under_way {
+        take(next()?);
+    }
+    Ok(windows)
 }

@@ -37,9 +37,7 @@ fn held(rig: &Rig, deadline: Option<Duration>) -> Answer<SwitchReport> {
 /// The device answers nothing until the engine has noticed.
 fn stalled(rig: &Rig) {
     let answer = held(rig, None);
-    rig.clock.run();
-    assert_eq!(rig.wait(answer), Err(EngineError::StorageUnavailable));
-    rig.clock.stop();
+    assert_ends_in_time(rig, answer, EngineError::StorageUnavailable);
     assert_eq!(rig.slot_counts().filling, IN_FLIGHT * READ, "what has not begun is withdrawn");
 }
 
@@ -55,12 +53,17 @@ fn assert_only_resident_tasks_can_be_had(rig: &Rig) {
     }
 }
 
+/// Lets time pass until a switch ends with this error.
+fn assert_ends_in_time(rig: &Rig, answer: Answer<SwitchReport>, error: EngineError) {
+    rig.clock.run();
+    assert_eq!(rig.wait(answer), Err(error));
+    rig.clock.stop();
+}
+
 fn s7_a_slow_device_ends_the_switch_at_its_deadline_and_what_it_fills_is_kept(backend: Backend) {
     let rig = rig(backend);
     let answer = held(&rig, Some(Duration::from_millis(20)));
-    rig.clock.run();
-    assert_eq!(rig.wait(answer), Err(EngineError::DeadlineExceeded));
-    rig.clock.stop();
+    assert_ends_in_time(&rig, answer, EngineError::DeadlineExceeded);
     let filling = rig.slot_counts().filling;
     assert_eq!(filling, IN_FLIGHT * READ, "the device may still write there");
     rig.assert_serves("parking");
@@ -76,9 +79,7 @@ fn s7_a_slow_device_ends_the_switch_at_its_deadline_and_what_it_fills_is_kept(ba
 fn s7_a_switch_that_comes_while_reads_are_slow_waits_for_the_same_reads(backend: Backend) {
     let rig = rig(backend);
     let first = held(&rig, Some(Duration::from_millis(20)));
-    rig.clock.run();
-    assert_eq!(rig.wait(first), Err(EngineError::DeadlineExceeded));
-    rig.clock.stop();
+    assert_ends_in_time(&rig, first, EngineError::DeadlineExceeded);
     rig.faults.clear();
     let second = rig.begin("highway");
     rig.check();
@@ -108,9 +109,7 @@ fn s8_one_read_that_never_ends_is_a_stall_once_nothing_else_ends(backend: Backen
     rig.faults.always(8, Fault::Held);
     let answer = rig.begin("highway");
     rig.wait_held(1);
-    rig.clock.run();
-    assert_eq!(rig.wait(answer), Err(EngineError::StorageUnavailable));
-    rig.clock.stop();
+    assert_ends_in_time(&rig, answer, EngineError::StorageUnavailable);
     rig.settle_but(READ);
     assert_only_resident_tasks_can_be_had(&rig);
     rig.finish();
@@ -138,9 +137,7 @@ fn s9_a_second_try_that_stalls_and_is_aborted_can_be_tried_again(backend: Backen
     rig.faults.always(8, Fault::Held);
     let answer = rig.begin("highway");
     rig.wait_held(1);
-    rig.clock.run();
-    assert_eq!(rig.wait(answer), Err(EngineError::StorageUnavailable));
-    rig.clock.stop();
+    assert_ends_in_time(&rig, answer, EngineError::StorageUnavailable);
     rig.faults.clear();
     rig.faults.release_failed(Errno::IO);
     rig.settle();

@@ -20,12 +20,13 @@ use std::{
 };
 use synchromesh::{
     bundle::Bundle,
+    config::{StorageBackend, StorageConfig},
     engine::{
         Clock, Command, Engine, EngineError, Handle, Limits, Model, ModelSpec, ModelStatus,
         Outcome, Reply, Runtime, SwitchCommand, SwitchReport, Target, run,
     },
     residency::SlotCounts,
-    storage::{Backend, BlockFile, Choice, Settings, start},
+    storage::{Backend, BlockFile, start},
     units::BlockIndex,
 };
 use tokio::{
@@ -297,14 +298,20 @@ impl Rig {
 /// Starts the backend behind a storage that fails as told.
 fn at_work(backend: Backend, models: &[Model]) -> (Handle, Runtime, Faults) {
     let backend = if io_uring_is_refused() { Backend::Preadv } else { backend };
-    let choice = match backend {
-        Backend::IoUring => Choice::Auto,
-        Backend::Preadv => Choice::Preadv,
+    let wanted = match backend {
+        Backend::IoUring => StorageBackend::Auto,
+        Backend::Preadv => StorageBackend::Preadv,
     };
-    let settings = Settings { choice, threads: 2, depth: IN_FLIGHT };
+    let settings = StorageConfig {
+        backend: wanted,
+        read_threads: 2,
+        reads_in_flight: IN_FLIGHT,
+        ..StorageConfig::default()
+    };
     let mut faults = None;
     let (engine, at_work) = Runtime::with_storage(models, |model, sink| {
-        let (started, told) = Faulty::start(sink, |sink| start(settings, model.resources(), sink))?;
+        let (started, told) =
+            Faulty::start(sink, |sink| start(&settings, model.resources(), sink))?;
         faults = Some(told);
         Ok(started)
     })

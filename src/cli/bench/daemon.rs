@@ -5,7 +5,6 @@ use crate::{
     client,
     config::{Peers, StorageConfig},
     control::Server,
-    daemon::settings,
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
         StorageStatus, run,
@@ -52,7 +51,7 @@ impl Daemon {
         let socket = folder.path().join("control.sock");
         let spec = ModelSpec { bundle: bundle.to_owned(), pool_bytes, lock_memory: false };
         let mut model = Model::load(&spec).map_err(Failure::failed)?;
-        model.measure(settings(config));
+        model.measure(config);
         let (ready, started) = mpsc::channel();
         let (config, path) = (*config, socket.clone());
         thread::Builder::new()
@@ -95,8 +94,7 @@ fn serve(
     runtime.map_err(Failure::failed)?.block_on(async {
         let clock: Arc<dyn Clock> = Arc::new(Monotonic::start());
         let models = vec![model];
-        let (engine, threads) =
-            Runtime::start(settings(config), &models).map_err(Failure::failed)?;
+        let (engine, threads) = Runtime::start(config, &models).map_err(Failure::failed)?;
         let limits = Limits {
             reads_in_flight: config.reads_in_flight,
             read_bytes: config.read_bytes,

@@ -10,11 +10,11 @@ mod ring;
 mod tests;
 
 use super::{
-    Backend, BlockFile, Completion, Counters, Priority, Read, ReadError, Resources, Sink, Storage,
+    Backend, BlockFile, Completion, Counters, Read, ReadError, Resources, Sink, Storage,
     file::Scratch, queue::Queue,
 };
 use crate::{
-    device::{MemoryError, Pool, PoolLayout, Window},
+    device::{Pool, Window},
     units::{BLOCK_ALIGN, BlockIndex},
 };
 use flight::{Answer, Flight, Flights, Key, Segment};
@@ -134,11 +134,8 @@ fn open_ring(
     flights: &mut Flights,
 ) -> Result<(Ring, Option<io::Error>), Unavailable> {
     let files = resources.files.clone();
-    let layout = PoolLayout::new(0, BLOCK_ALIGN, files.len() as u32);
-    let pool = layout.map(|layout| Pool::create::<MemoryError>(layout, false, |_| Ok(())));
-    let Some(Ok((pool, windows))) = pool else {
-        return Err(Unavailable::Probe(ErrorKind::OutOfMemory.into()));
-    };
+    let pool = Pool::of_slots(BLOCK_ALIGN, files.len() as u32);
+    let (pool, windows) = pool.map_err(|e| Unavailable::Probe(io::Error::other(e)))?;
     resources.pools.push(pool);
     let (mut ring, note) = Ring::set_up(capacity, resources, bell)?;
     for (file, window) in files.iter().zip(windows) {
@@ -367,15 +364,7 @@ fn probe(
     file: &Arc<BlockFile>,
     window: Window,
 ) -> io::Result<()> {
-    let read = Read {
-        model: 0,
-        attempt: 0,
-        priority: Priority::Demand,
-        begun: Duration::ZERO,
-        file: file.clone(),
-        offset: 0,
-        blocks: vec![(BlockIndex(0), window)],
-    };
+    let read = Read::new(file.clone(), 0, vec![(BlockIndex(0), window)]);
     let until = Instant::now() + PROBE_PATIENCE;
     let (mut ask, mut answers) = (Some(flights.begin(read, ring.discard())), Vec::new());
     while Instant::now() < until {

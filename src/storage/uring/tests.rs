@@ -81,8 +81,7 @@ impl Rig {
         };
         let sink = Arc::new(move |completion| drop(sender.send(completion)));
         let (shared, thread) = spawn(16, bell, sink, move |_| Some(kernel)).unwrap();
-        let layout = PoolLayout::new(0, BLOCK_ALIGN, 64).unwrap();
-        let (_, windows) = Pool::create::<MemoryError>(layout, false, |_| Ok(())).unwrap();
+        let (_, windows) = Pool::of_slots(BLOCK_ALIGN, 64).unwrap();
         Self {
             uring: Uring { shared, thread: Some(thread) },
             done,
@@ -95,15 +94,8 @@ impl Rig {
     /// Submits a read of so many blocks from `first` on.
     fn submit(&mut self, first: u32, count: usize) {
         let windows = self.windows.split_off(self.windows.len() - count);
-        let read = Read {
-            model: 0,
-            attempt: 0,
-            priority: Priority::Demand,
-            begun: Duration::ZERO,
-            file: self.file.clone(),
-            offset: u64::from(first) * BLOCK_ALIGN,
-            blocks: (first..).map(BlockIndex).zip(windows).collect(),
-        };
+        let blocks = (first..).map(BlockIndex).zip(windows).collect();
+        let read = Read::new(self.file.clone(), u64::from(first) * BLOCK_ALIGN, blocks);
         self.uring.submit(read).unwrap();
     }
 
