@@ -20,6 +20,7 @@ use synchromesh::{
         BlockShape, BundleId, FORMAT, InputDigest, LayoutMeta, Meta, Provenance, Subject, Tables,
         TaskMeta, TensorMeta, Writer, checksum,
     },
+    config::PrefetchConfig,
     engine::{
         Action, Command, Effect, Engine, Limits, Model, ModelSpec, Monotonic, SwitchCommand,
         SwitchReport, Target, Verified, Verify,
@@ -118,6 +119,7 @@ impl Rig {
             stall: Duration::from_secs(3600),
             switch_timeout: Duration::from_secs(3600),
             clients_per_session: 1,
+            prefetch: PrefetchConfig::OFF,
         };
         let engine = Engine::new(vec![model], limits, Arc::new(Monotonic::start()));
         Self { engine, _folder: folder }
@@ -138,8 +140,8 @@ impl Rig {
         while let Some(effect) = effects.pop() {
             effects.extend(self.engine.apply(match effect {
                 Effect::Read(read) => Action::ReadDone(Completion { read, result: Ok(()) }),
-                Effect::Verify(Verify { model, attempt, blocks: good, .. }) => {
-                    Action::Verified(Verified { model, attempt, good, bad: Vec::new() })
+                Effect::Verify(Verify { model, attempt, priority, blocks: good, .. }) => {
+                    Action::Verified(Verified { model, attempt, priority, good, bad: Vec::new() })
                 }
             }));
         }

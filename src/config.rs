@@ -6,7 +6,7 @@
 mod raw;
 
 use crate::files::{folder, read_text};
-use raw::{RawConfig, RawLimits, RawListen, RawLog, RawModel, RawPeers, RawStorage};
+use raw::{RawConfig, RawLimits, RawListen, RawLog, RawModel, RawPeers, RawPrefetch, RawStorage};
 use rustix::system::sysinfo;
 use serde::Deserialize;
 use std::{
@@ -39,6 +39,10 @@ pub struct Config {
     pub lock_memory: bool,
     /// How bundles are read.
     pub storage: StorageConfig,
+    /// What may be loaded ahead of switches.
+    pub prefetch: PrefetchConfig,
+    /// Where what was learnt about switches is kept.
+    pub state_dir: PathBuf,
     /// What bounds the daemon's work.
     pub limits: LimitsConfig,
     /// What is logged.
@@ -102,6 +106,26 @@ impl Default for StorageConfig {
             read_bytes: 256 << 10,
             stall: Duration::from_millis(2_000),
         }
+    }
+}
+
+/// What may be loaded ahead of switches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefetchConfig {
+    /// Whether anything is.
+    pub enabled: bool,
+    /// Bytes a second that may be read in vain, in the long run.
+    pub waste_bytes_per_s: u64,
+}
+
+impl PrefetchConfig {
+    /// Nothing is loaded ahead.
+    pub const OFF: Self = Self { enabled: false, waste_bytes_per_s: 0 };
+}
+
+impl Default for PrefetchConfig {
+    fn default() -> Self {
+        Self { enabled: true, waste_bytes_per_s: 64 << 20 }
     }
 }
 
@@ -267,7 +291,18 @@ impl Check {
     }
 
     fn config(&mut self, raw: RawConfig) -> Config {
-        let RawConfig { listen, peers, models, lock_memory, storage, limits, log } = raw;
+        let RawConfig {
+            listen,
+            peers,
+            models,
+            lock_memory,
+            storage,
+            prefetch,
+            state_dir,
+            limits,
+            log,
+        } = raw;
+        self.absolute("state_dir", &state_dir);
         let RawPeers { uids, gids } = peers;
         let RawLog { filter, format } = log;
         if let Err(error) = filter.parse::<tracing_subscriber::filter::Targets>() {
@@ -279,6 +314,8 @@ impl Check {
             models: self.models(models),
             lock_memory,
             storage: self.storage(storage),
+            prefetch: self.prefetch(prefetch),
+            state_dir,
             limits: self.limits(limits),
             log: LogConfig { filter, format },
         }
@@ -353,6 +390,14 @@ impl Check {
                 as usize,
             read_bytes: self.within("storage.read_bytes", read_bytes, 4096..=64 * MEBIBYTE),
         }
+    }
+
+    fn prefetch(&mut self, raw: RawPrefetch) -> PrefetchConfig {
+        let RawPrefetch { enabled, waste_bytes_per_s } = raw;
+        let bytes = waste_bytes_per_s.as_u64();
+        let range = MEBIBYTE..=1024 * 1024 * MEBIBYTE;
+        let waste_bytes_per_s = self.within("prefetch.waste_bytes_per_s", bytes, range);
+        PrefetchConfig { enabled, waste_bytes_per_s }
     }
 
     fn limits(&mut self, raw: RawLimits) -> LimitsConfig {

@@ -14,6 +14,7 @@ pub mod device;
 pub mod engine;
 pub mod files;
 pub mod observe;
+pub mod predict;
 pub mod proto;
 pub mod residency;
 pub mod storage;

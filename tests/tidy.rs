@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 9] = [
     &["bundle", "config", "proto"],
     &["device"],
     &["storage", "compile", "wire"],
-    &["residency"],
+    &["predict", "residency"],
     &["engine"],
     &["control", "attach", "observe", "client"],
     &["daemon"],

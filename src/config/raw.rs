@@ -1,7 +1,7 @@
 //! The configuration as the file has it: types and defaults. Whether values are any good is the
 //! parent's business.
 
-use super::{LogConfig, LogFormat, StorageBackend, StorageConfig};
+use super::{LogConfig, LogFormat, PrefetchConfig, StorageBackend, StorageConfig};
 use bytesize::ByteSize;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -18,6 +18,10 @@ pub(super) struct RawConfig {
     pub(super) lock_memory: bool,
     #[serde(default)]
     pub(super) storage: RawStorage,
+    #[serde(default)]
+    pub(super) prefetch: RawPrefetch,
+    #[serde(default = "state_dir")]
+    pub(super) state_dir: PathBuf,
     #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
@@ -61,6 +65,13 @@ pub(super) struct RawStorage {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub(super) struct RawPrefetch {
+    pub(super) enabled: bool,
+    pub(super) waste_bytes_per_s: ByteSize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct RawLimits {
     pub(super) switch_timeout_ms: u64,
     pub(super) drain_timeout_ms: u64,
@@ -77,6 +88,10 @@ pub(super) struct RawLog {
 
 fn enabled() -> bool {
     true
+}
+
+fn state_dir() -> PathBuf {
+    "/var/lib/synchromesh".into()
 }
 
 impl Default for RawListen {
@@ -101,6 +116,13 @@ impl Default for RawStorage {
             read_bytes: ByteSize(read_bytes),
             stall_ms: stall.as_millis() as u64,
         }
+    }
+}
+
+impl Default for RawPrefetch {
+    fn default() -> Self {
+        let PrefetchConfig { enabled, waste_bytes_per_s } = PrefetchConfig::default();
+        Self { enabled, waste_bytes_per_s: ByteSize(waste_bytes_per_s) }
     }
 }
 

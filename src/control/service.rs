@@ -214,10 +214,12 @@ impl From<SwitchReport> for proto::SwitchTaskResponse {
             read,
             evicted,
             timing,
+            ..
         } = report;
         let outcome = match outcome {
             Outcome::AlreadyActive => proto::SwitchOutcome::AlreadyActive,
             Outcome::Resident => proto::SwitchOutcome::Resident,
+            Outcome::PartlyPrefetched => proto::SwitchOutcome::PartlyPrefetched,
             Outcome::Loaded => proto::SwitchOutcome::Loaded,
         };
         let us = |time: Duration| time.as_micros() as u64;
@@ -251,6 +253,7 @@ impl From<SessionStatus> for proto::SessionStatus {
             pending_task,
             clients,
             draining_generations,
+            ..
         } = status;
         Self {
             model,
@@ -276,6 +279,7 @@ impl From<ModelStatus> for proto::ModelStatus {
             mismatched,
             request_bytes,
             direct_io,
+            ..
         } = status;
         let PoolStatus { slot_bytes, base_bytes, slots, pinned, locked, huge_bytes } = pool;
         let SlotCounts { free, filling, verifying, resident, lost } = slots;

@@ -153,6 +153,7 @@ fn limits(config: &Config) -> Limits {
         stall: config.storage.stall,
         switch_timeout: config.limits.switch_timeout,
         clients_per_session: config.limits.clients_per_session,
+        prefetch: config.prefetch,
     }
 }
 

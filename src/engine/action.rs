@@ -7,6 +7,7 @@ use super::{
 use crate::{
     bundle::Bundle,
     device::SessionEntry,
+    predict::SavedForesight,
     storage::{Completion, Read},
     units::Generation,
 };
@@ -43,6 +44,15 @@ pub enum Effect {
 pub enum Command {
     /// Make a task active.
     Switch(SwitchCommand, Reply<SwitchReport>),
+    /// Tell what is likely to be switched to.
+    Hint(HintCommand, Reply<HintReport>),
+    /// Load a task without making it active.
+    Prepare(PrepareCommand, Reply<PrepareReport>),
+    /// Tell what was learnt of all models' sessions.
+    Learnt {
+        /// Gets it.
+        reply: Reply<Vec<Learnt>>,
+    },
     /// Open a session.
     OpenSession {
         /// Which one.
@@ -117,6 +127,77 @@ pub struct SwitchCommand {
     pub deadline: Option<Duration>,
 }
 
+/// What somebody knows of a session's next tasks.
+#[derive(Clone, Debug)]
+pub struct HintCommand {
+    /// The session.
+    pub target: Target,
+    /// They take the place of the session's earlier hints.
+    pub hints: Vec<Hint>,
+}
+
+/// A task that may be switched to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hint {
+    /// The task.
+    pub task: String,
+    /// How likely, above 0 and at most 1.
+    pub probability: f64,
+    /// In how long; at once if nothing is said.
+    pub starts_in: Option<Duration>,
+    /// For how long the hint holds, at most; a minute beyond its start if nothing is said. It ends
+    /// in any case when the session switches to the task.
+    pub expires_in: Option<Duration>,
+}
+
+/// What became of hints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HintReport {
+    /// Hints that hold now.
+    pub accepted: usize,
+    /// Hints that cannot be, and are as if they had not been given.
+    pub ignored: usize,
+}
+
+/// A wish to have a task loaded.
+#[derive(Clone, Debug)]
+pub struct PrepareCommand {
+    /// The model; empty for the only one.
+    pub model: String,
+    /// The task.
+    pub task: String,
+    /// How long it is to stay, once it is there. A switch that needs its room gets it.
+    pub hold: Duration,
+    /// When the command arrived.
+    pub arrived: Duration,
+    /// When its caller stops waiting.
+    pub deadline: Option<Duration>,
+}
+
+/// What a preparation did. Amounts are blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrepareReport {
+    /// Bytes of a block.
+    pub block_bytes: u64,
+    /// Blocks of the task.
+    pub needed: usize,
+    /// Of these, blocks that were resident when it was asked for.
+    pub reused: usize,
+    /// From arrival to the last block's verification.
+    pub took: Duration,
+}
+
+/// What was learnt of a model's sessions.
+#[derive(Clone, Debug)]
+pub struct Learnt {
+    /// The model.
+    pub model: String,
+    /// Switches that were learnt from since the start.
+    pub switches: u64,
+    /// What is to be kept.
+    pub foresight: SavedForesight,
+}
+
 /// How much of a task was there when it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -124,12 +205,25 @@ pub enum Outcome {
     AlreadyActive,
     /// All of it.
     Resident,
+    /// Not all of it, but some had been loaded ahead.
+    PartlyPrefetched,
     /// Not all of it.
     Loaded,
 }
 
+/// What had been foreseen of a switch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Foreseen {
+    /// How likely the task was held to be.
+    pub probability: f64,
+    /// Its place among the tasks that were held to be likely; the likeliest has 1.
+    pub rank: usize,
+    /// Since when it was reckoned with, until it was needed.
+    pub lead: Duration,
+}
+
 /// What a switch did. Amounts are blocks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SwitchReport {
     /// The generation that serves the task.
     pub generation: Generation,
@@ -141,10 +235,14 @@ pub struct SwitchReport {
     pub needed: usize,
     /// Of these, blocks that were resident.
     pub reused: usize,
+    /// Of the resident, blocks that had been loaded ahead and not been used before.
+    pub prefetched: usize,
     /// Of these, blocks that had to be read.
     pub read: usize,
     /// Blocks evicted to make room.
     pub evicted: usize,
+    /// What had been foreseen, if the task was among what was reckoned with.
+    pub foreseen: Option<Foreseen>,
     /// Where the time went.
     pub timing: SwitchTiming,
 }

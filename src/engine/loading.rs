@@ -14,7 +14,7 @@ use super::{
 use crate::{
     device::Window,
     residency::Residency,
-    storage::{Completion, Read, ReadError},
+    storage::{Completion, Priority, Read, ReadError},
     units::{BlockIndex, TaskIndex},
 };
 use std::time::Duration;
@@ -64,15 +64,21 @@ impl Model {
     pub(super) fn read_done(&mut self, cx: &mut Context<'_>, completion: Completion) {
         let Completion { read, result } = completion;
         self.reads.finished(cx.now, read.len());
-        let Read { attempt, blocks, .. } = read;
+        if read.priority == Priority::Ahead {
+            let took = self.reads.ended_ahead(cx.now);
+            self.foresight.budget.measured(read.len(), took);
+        }
+        let Read { attempt, priority, blocks, .. } = read;
         if let Err(error) = result {
             tracing::warn!(model = self.name(), attempt, %error, "a read failed");
             match error {
-                ReadError::Lost => return self.give_back(blocks, Residency::lose),
-                error if error.is_of_device() => return self.give_back(blocks, Residency::release),
+                ReadError::Lost => return self.give_back(cx, blocks, Residency::lose),
+                error if error.is_of_device() => {
+                    return self.give_back(cx, blocks, Residency::release);
+                }
                 _ => {}
             }
-            return self.retry_or_give_up(cx, attempt, blocks);
+            return self.retry_or_give_up(cx, attempt, priority, blocks);
         }
         for (_, window) in &blocks {
             self.residency.filled(window);
@@ -81,13 +87,17 @@ impl Model {
             load.last_read = cx.now;
         }
         let bundle = self.bundle().clone();
-        cx.effects.push(Effect::Verify(Verify { model: cx.index, attempt, bundle, blocks }));
+        let (model, job) = (cx.index, Effect::Verify);
+        cx.effects.push(job(Verify { model, attempt, priority, bundle, blocks }));
     }
 
     pub(super) fn verified(&mut self, cx: &mut Context<'_>, verified: Verified) {
-        let Verified { attempt, good, bad, .. } = verified;
-        for (_, window) in good {
+        let Verified { attempt, priority, good, bad, .. } = verified;
+        for (block, window) in good {
             self.residency.admit(window);
+            if priority == Priority::Ahead {
+                self.arrived_ahead(block);
+            }
         }
         let is_complete = |session: &&Session| {
             let pending = session.pending.as_ref().filter(|pending| pending.load.is_some());
@@ -100,7 +110,18 @@ impl Model {
             let blocks: Vec<_> = bad.iter().map(|(block, _)| block.0).collect();
             tracing::warn!(model = self.name(), attempt, ?blocks, "blocks do not match");
             self.mismatched += blocks.len() as u64;
-            self.retry_or_give_up(cx, attempt, bad);
+            self.retry_or_give_up(cx, attempt, priority, bad);
+        }
+        self.settle_preparations(cx.now);
+    }
+
+    /// Notes that a block that was read ahead is there: in time, or for somebody who waits by now.
+    fn arrived_ahead(&mut self, block: BlockIndex) {
+        if self.is_awaited(block) {
+            self.foresight.counts.late += 1;
+            self.foresight.budget.give_back(self.bundle().block().bytes());
+        } else {
+            self.residency.note_ahead(block);
         }
     }
 
@@ -110,6 +131,7 @@ impl Model {
         &mut self,
         cx: &mut Context<'_>,
         attempt: u8,
+        priority: Priority,
         blocks: Vec<(BlockIndex, Window)>,
     ) {
         for (block, window) in blocks {
@@ -117,6 +139,9 @@ impl Model {
             if attempt > 0 {
                 self.residency.quarantine(block);
                 self.fail_loads_of(block, |task| EngineError::Corrupt { task });
+            } else if priority == Priority::Ahead && !self.is_awaited(block) {
+                self.read_again += 1;
+                self.foresight.suspects.push(block);
             } else if self.residency.is_pinned(block) {
                 self.read_again += 1;
                 let blocks = self.residency.allot(&[block]);
@@ -130,6 +155,7 @@ impl Model {
     /// their slots is the caller's choice.
     fn give_back(
         &mut self,
+        cx: &Context<'_>,
         blocks: Vec<(BlockIndex, Window)>,
         take_back: fn(&mut Residency, Window),
     ) {
@@ -137,6 +163,7 @@ impl Model {
             take_back(&mut self.residency, window);
             self.fail_loads_of(block, |_| EngineError::StorageUnavailable);
         }
+        self.rest(cx.now);
         self.withdraw();
     }
 
@@ -151,6 +178,16 @@ impl Model {
         for (entry, task) in loading.collect::<Vec<_>>() {
             self.fail(entry, &error(bundle.task(task).name.clone()));
         }
+        for task in bundle.task_indices().filter(|task| needs(*task)) {
+            self.end_preparations(&error(bundle.task(task).name.clone()), |ends| ends == task);
+        }
+    }
+
+    /// Whether a switch waits for a block.
+    fn is_awaited(&self, block: BlockIndex) -> bool {
+        let needs = |task| self.bundle().task_blocks(task).contains(block.index());
+        let pending = self.open_sessions().filter_map(|session| session.pending.as_ref());
+        pending.filter(|pending| pending.load.is_some()).any(|pending| needs(pending.task))
     }
 
     /// Ends all switches that wait for reads, if the device does not answer. What it fills later is
@@ -164,6 +201,7 @@ impl Model {
             self.reads.break_off(cx.now);
             self.fail(entry, &EngineError::StorageUnavailable);
         }
+        self.end_preparations(&EngineError::StorageUnavailable, |_| true);
         self.withdraw();
     }
 

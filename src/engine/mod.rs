@@ -8,24 +8,31 @@
 //! simulated store and clock.
 
 mod action;
+mod ahead;
 mod answers;
+mod budget;
 mod clock;
 mod error;
+mod foresight;
 mod load;
 mod loading;
 mod model;
+mod outlook;
 mod pending;
 mod plan;
+mod prepare;
 mod reads;
 mod run;
 mod session;
+mod shelf;
 mod status;
 mod switch;
 mod verify;
 
 pub use action::{
-    Action, Command, Effect, MemberId, Membership, Outcome, Reply, SwitchCommand, SwitchReport,
-    SwitchTiming, Target,
+    Action, Command, Effect, Foreseen, Hint, HintCommand, HintReport, Learnt, MemberId, Membership,
+    Outcome, PrepareCommand, PrepareReport, Reply, SwitchCommand, SwitchReport, SwitchTiming,
+    Target,
 };
 pub use answers::Ended;
 pub use clock::{Clock, Monotonic};
@@ -34,13 +41,15 @@ pub use load::{LoadError, ModelSpec};
 pub use model::Model;
 pub use run::{Handle, RunError, Runtime, StorageStatus, run};
 pub use session::{DEFAULT_SESSION, Session};
-pub use status::{ModelStatus, PoolStatus, SessionStatus};
+pub use status::{Likely, ModelStatus, PoolStatus, PrefetchStatus, SessionStatus};
 pub use verify::{Verified, Verify};
 
 use crate::{
     bundle::{Bundle, MAX_NAME_LEN, is_name},
+    config::PrefetchConfig,
     storage::Completion,
 };
+use foresight::Foresight;
 use model::Context;
 use std::{sync::Arc, time::Duration};
 
@@ -57,6 +66,8 @@ pub struct Limits {
     pub switch_timeout: Duration,
     /// Clients attached to a session at once.
     pub clients_per_session: usize,
+    /// What may be loaded ahead.
+    pub prefetch: PrefetchConfig,
 }
 
 /// How often leases are looked at while an old generation waits for one to end. Nothing is looked
@@ -75,14 +86,16 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that serves these models, whose names differ.
-    pub fn new(models: Vec<Model>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(mut models: Vec<Model>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let (effects, next_member) = (Vec::new(), 1);
+        models.iter_mut().for_each(|m| m.foresight = Foresight::new(&limits.prefetch));
         Self { clock, limits, models, effects, next_member, draining: false }
     }
 
     /// Applies one action and gives what is to be done because of it.
     pub fn apply(&mut self, action: Action) -> Vec<Effect> {
         let now = self.clock.now();
+        let is_command = matches!(action, Action::Command(_));
         self.each_model(now, Model::expire);
         match action {
             Action::Command(command) => self.command(now, command),
@@ -98,6 +111,10 @@ impl Engine {
         self.each_model(now, |model, _| model.settle_leases());
         self.each_model(now, Model::retry_waiting);
         self.each_model(now, Model::pump);
+        if !is_command || self.models.iter().any(|model| model.looks_late(now)) {
+            let quiet = !self.draining && !self.models.iter().any(|m| m.reads.has_demand());
+            self.each_model(now, |model, cx| model.look_ahead(cx, quiet));
+        }
         std::mem::take(&mut self.effects)
     }
 
@@ -111,7 +128,12 @@ impl Engine {
         let deadlines = self.models.iter().filter_map(Model::next_deadline);
         let leases = self.models.iter().any(Model::awaits_leases);
         let stalls = self.models.iter().filter_map(|model| model.stalls_at(&self.limits));
-        deadlines.chain(stalls).chain(leases.then(|| self.clock.now() + LEASE_POLL)).min()
+        let ahead = self.models.iter().filter_map(Model::looks_ahead_at);
+        deadlines
+            .chain(ahead)
+            .chain(stalls)
+            .chain(leases.then(|| self.clock.now() + LEASE_POLL))
+            .min()
     }
 
     /// Whether the engine was told to finish, and has.
@@ -140,6 +162,25 @@ impl Engine {
                 Ok(model) => self.with_model(now, model, |m, cx| m.switch(cx, command, reply)),
                 Err(error) => drop(reply.send(Err(error))),
             },
+            Command::Hint(HintCommand { target, hints }, reply) => {
+                let model = self.find(&target.model);
+                let hinted = model.and_then(|model| {
+                    let model = &mut self.models[model];
+                    let entry = model.find_session(&target.session)?;
+                    Ok(model.hint(now, entry.number() as usize, &hints))
+                });
+                let _ = reply.send(hinted);
+            }
+            Command::Prepare(_, reply) if self.draining => {
+                let _ = reply.send(Err(EngineError::Draining));
+            }
+            Command::Prepare(command, reply) => match self.find(&command.model) {
+                Ok(model) => self.with_model(now, model, |m, cx| m.prepare(cx, command, reply)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Command::Learnt { reply } => {
+                let _ = reply.send(Ok(self.models.iter().map(Model::learnt).collect()));
+            }
             Command::OpenSession { target, reply } => {
                 let opened = self.find(&target.model);
                 let opened = opened.and_then(|m| self.models[m].open_session(&target.session));
@@ -165,7 +206,12 @@ impl Engine {
                 let trimmed = self.find(&model).map(|model| self.models[model].trim(blocks));
                 let _ = reply.send(trimmed);
             }
-            Command::Drain => self.draining = true,
+            Command::Drain => {
+                self.draining = true;
+                for model in &mut self.models {
+                    model.end_preparations(&EngineError::Draining, |_| true);
+                }
+            }
         }
     }
 
@@ -194,9 +240,9 @@ impl Engine {
         self.with_model(now, model, |model, cx| model.read_done(cx, completion));
     }
 
-    fn each_model(&mut self, now: Duration, step: fn(&mut Model, &mut Context<'_>)) {
+    fn each_model(&mut self, now: Duration, step: impl Fn(&mut Model, &mut Context<'_>)) {
         for model in 0..self.models.len() {
-            self.with_model(now, model, step);
+            self.with_model(now, model, &step);
         }
     }
 

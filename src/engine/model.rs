@@ -1,21 +1,26 @@
 //! A model that is served: its bundle, its arena of pool memory, its sessions.
 
 use super::{
-    Effect, EngineError, Limits, MemberId, Membership, ModelStatus, PoolStatus, SessionStatus,
+    Effect, EngineError, Limits, MemberId, Membership, ModelStatus, PoolStatus, PrefetchStatus,
+    SessionStatus,
     answers::{Answers, Ended},
     check_name,
     clock::Clock,
+    foresight::{Counts, Foresight},
+    outlook::Outlook,
     pending::{Caller, Waiting},
+    prepare::Preparation,
     reads::Reads,
     session::{DEFAULT_SESSION, Session},
+    shelf::Shelf,
 };
 use crate::{
     bundle::Bundle,
-    config::StorageConfig,
+    config::{PrefetchConfig, StorageConfig},
     device::{MAX_SESSIONS, Pool, SessionEntry},
     residency::Residency,
     storage::{self, BlockFile, Resources},
-    units::BlockIndex,
+    units::{BlockIndex, TaskIndex},
 };
 use std::{
     fs::File,
@@ -40,6 +45,10 @@ pub struct Model {
     pub(super) answers: Answers,
     /// Sessions whose switch waits for room, in the order of their calls.
     pub(super) waiting: Waiting,
+    /// Tasks that are loaded, or held, without being active.
+    pub(super) preparations: Vec<Preparation>,
+    pub(super) foresight: Foresight,
+    pub(super) shelf: Shelf,
     /// What one more request costs on the device, in bytes that could be read meanwhile.
     pub(super) request_bytes: u64,
     /// Blocks that were read again after a first failure.
@@ -67,7 +76,10 @@ impl Model {
     /// A model with an empty pool and its default session.
     pub(super) fn new(file: Arc<BlockFile>, shown: File, pool: Pool, residency: Residency) -> Self {
         let mut sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| None).collect();
-        sessions[0] = SessionEntry::new(0).map(|entry| Session::new(DEFAULT_SESSION, entry));
+        let shelf = Shelf::new(residency.bundle());
+        let outlook = Outlook::new(shelf.fresh());
+        sessions[0] =
+            SessionEntry::new(0).map(|entry| Session::new(DEFAULT_SESSION, entry, outlook));
         let request_bytes = residency.bundle().meta().layout.request_bytes;
         Self {
             file,
@@ -78,6 +90,9 @@ impl Model {
             sessions,
             answers: Answers::default(),
             waiting: Waiting::default(),
+            preparations: Vec::new(),
+            foresight: Foresight::new(&PrefetchConfig::default()),
+            shelf,
             request_bytes,
             read_again: 0,
             mismatched: 0,
@@ -129,6 +144,15 @@ impl Model {
         })
     }
 
+    /// The task of this name.
+    pub(super) fn find_task(&self, name: &str) -> Result<TaskIndex, EngineError> {
+        let bundle = self.bundle();
+        bundle.find_task(name).ok_or_else(|| EngineError::UnknownTask {
+            name: name.into(),
+            known: bundle.task_indices().map(|task| bundle.task(task).name.clone()).collect(),
+        })
+    }
+
     pub(super) fn open_sessions(&self) -> impl Iterator<Item = &Session> {
         self.sessions.iter().flatten()
     }
@@ -145,7 +169,7 @@ impl Model {
         let full = EngineError::TooManySessions(MAX_SESSIONS);
         let place = self.sessions.iter().position(Option::is_none).ok_or(full.clone())?;
         let entry = SessionEntry::new(place as u32).ok_or(full)?;
-        let session = Session::new(name, entry);
+        let session = Session::new(name, entry, self.shelf.take(name));
         self.residency.table().publish(entry, session.active);
         let status = session.status(self.bundle());
         self.sessions[place] = Some(session);
@@ -171,9 +195,9 @@ impl Model {
             if let Some(task) = session.active.task {
                 self.residency.unpin(task);
             }
-            let fresh = Session::new("", entry).active;
-            self.residency.table().publish(entry, fresh);
+            self.residency.table().publish(entry, Session::START);
             self.answers.forget(&session.name);
+            self.shelf.put(&session.name, session.outlook);
         }
         Ok(())
     }
@@ -245,6 +269,25 @@ impl Model {
             mismatched: self.mismatched,
             request_bytes: self.request_bytes,
             direct_io: self.file.direct(),
+            prefetch: self.prefetch_status(),
+        }
+    }
+
+    fn prefetch_status(&self) -> PrefetchStatus {
+        let Counts { switches, hits, loaded, used, late, read, ignored_hints } =
+            self.foresight.counts;
+        PrefetchStatus {
+            switches,
+            hits,
+            loaded,
+            used,
+            wasted: self.residency.ahead().wasted(),
+            late,
+            waiting: self.residency.ahead().waiting() as u64,
+            read,
+            budget_bytes: self.foresight.budget.left(),
+            ignored_hints,
+            prepared: self.preparations.len(),
         }
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Reads {
     backlog: VecDeque<Read>,
     in_flight: usize,
     in_flight_bytes: u64,
+    /// Since when something is read ahead, of which there is one at most.
+    ahead: Option<Duration>,
     /// Since when nothing has ended, if anything is under way.
     waiting_since: Option<Duration>,
     /// When the device was last held not to answer.
@@ -36,6 +38,27 @@ impl Reads {
     /// Whether nothing waits and nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.backlog.is_empty() && self.in_flight == 0
+    }
+
+    /// Whether somebody waits for a read.
+    pub(super) fn has_demand(&self) -> bool {
+        !self.backlog.is_empty() || self.in_flight > usize::from(self.ahead.is_some())
+    }
+
+    /// Whether something is read ahead.
+    pub(super) fn reads_ahead(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    /// Begins to read something that nobody waits for.
+    pub(super) fn begin_ahead(&mut self, now: Duration, read: Read, effects: &mut Vec<Effect>) {
+        self.ahead = Some(now);
+        self.begin(now, read, effects);
+    }
+
+    /// Notes that what was read ahead has ended, and gives the time it took.
+    pub(super) fn ended_ahead(&mut self, now: Duration) -> Duration {
+        self.ahead.take().map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
     /// When the device will be held not to answer, if nothing ends.
@@ -77,11 +100,15 @@ impl Reads {
     pub(super) fn pump(&mut self, now: Duration, limits: &Limits, effects: &mut Vec<Effect>) {
         while !self.is_full(limits) {
             let Some(read) = self.backlog.pop_front() else { return };
-            self.waiting_since.get_or_insert(now);
-            self.in_flight += 1;
-            self.in_flight_bytes += read.len();
-            effects.push(Effect::Read(read));
+            self.begin(now, read, effects);
         }
+    }
+
+    fn begin(&mut self, now: Duration, read: Read, effects: &mut Vec<Effect>) {
+        self.waiting_since.get_or_insert(now);
+        self.in_flight += 1;
+        self.in_flight_bytes += read.len();
+        effects.push(Effect::Read(read));
     }
 
     fn is_full(&self, limits: &Limits) -> bool {
@@ -103,6 +130,7 @@ impl Reads {
         assert!(self.in_flight <= limits.reads_in_flight.max(1), "no more reads than allowed");
         assert!(self.backlog.is_empty() || self.is_full(limits), "no idle storage");
         assert_eq!(self.waiting_since.is_some(), self.in_flight > 0, "something is waited for");
+        assert!(self.ahead.is_none() || self.in_flight > 0, "what is read ahead is under way");
         assert_eq!(self.in_flight_bytes > 0, self.in_flight > 0, "reads have bytes");
     }
 }

@@ -16,6 +16,7 @@ use std::{
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot},
+    task::yield_now,
     time::sleep,
 };
 
@@ -181,7 +182,7 @@ async fn feed(
                 Some(command) => Action::Command(command),
                 None => return,
             },
-            () = sleep(tick.unwrap_or(Duration::MAX)), if tick.is_some() => Action::Tick,
+            () = pause(tick.unwrap_or_default()), if tick.is_some() => Action::Tick,
         };
         for effect in engine.apply(action) {
             runtime.carry_out(effect);
@@ -195,6 +196,12 @@ async fn feed(
             }
         }
     }
+}
+
+/// Waits. Even if it is for no time at all, others on the thread get theirs: whoever was answered
+/// comes before the next step of looking ahead.
+async fn pause(time: Duration) {
+    if time.is_zero() { yield_now().await } else { sleep(time).await }
 }
 
 impl Runtime {

@@ -1,15 +1,19 @@
 //! A session: its active task, the clients that read it, and old generations that leases hold.
 
-use super::{EngineError, MemberId, SessionStatus, pending::Pending};
+use super::{EngineError, Likely, MemberId, SessionStatus, outlook::Outlook, pending::Pending};
 use crate::{
     bundle::Bundle,
     device::{Active, ActiveTask, Doorbell, EpochCell, SessionEntry},
+    predict::Forecast,
     units::{Generation, TaskIndex},
 };
 use std::{os::fd::OwnedFd, sync::Arc};
 
 /// The session of calls that name none.
 pub const DEFAULT_SESSION: &str = "default";
+
+/// Likely next tasks that a session's state tells.
+const LIKELY_SHOWN: usize = 8;
 
 /// One consumer's context.
 pub struct Session {
@@ -19,6 +23,8 @@ pub struct Session {
     pub(super) pending: Option<Pending>,
     /// Tasks that are not active any more but under lease; each holds its pin.
     pub(super) draining: Vec<ActiveTask>,
+    /// What is known of its next tasks.
+    pub(super) outlook: Outlook,
     members: Vec<Member>,
 }
 
@@ -30,11 +36,14 @@ struct Member {
 }
 
 impl Session {
-    pub(super) fn new(name: &str, entry: SessionEntry) -> Self {
-        let active = Active { generation: Generation::NONE, task: None };
+    pub(super) fn new(name: &str, entry: SessionEntry, outlook: Outlook) -> Self {
+        let (active, name) = (Self::START, name.into());
         let (draining, members) = (Vec::new(), Vec::new());
-        Self { name: name.into(), entry, active, pending: None, draining, members }
+        Self { name, entry, active, pending: None, draining, outlook, members }
     }
+
+    /// What a session shows before its first switch.
+    pub(super) const START: Active = Active { generation: Generation::NONE, task: None };
 
     /// Takes a client in and gives its cell and the end of the doorbell that it reads.
     pub(super) fn join(
@@ -90,6 +99,17 @@ impl Session {
             pending_task: self.pending.as_ref().map(|pending| name(pending.task)),
             clients: self.clients(),
             draining_generations: self.draining.len(),
+            likely: self.likely(bundle),
+            confidence: self.outlook.predictor().confidence(),
         }
+    }
+
+    fn likely(&self, bundle: &Bundle) -> Vec<Likely> {
+        let likely = |next: &Forecast| Likely {
+            task: bundle.task(next.task).name.clone(),
+            probability: next.probability,
+            expected: next.expected,
+        };
+        self.outlook.likely().iter().take(LIKELY_SHOWN).map(likely).collect()
     }
 }

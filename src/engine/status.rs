@@ -1,9 +1,10 @@
 //! The engine's state, as told to operators.
 
 use crate::{residency::SlotCounts, units::Generation};
+use std::time::Duration;
 
 /// A model's state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelStatus {
     /// The model.
     pub name: String,
@@ -23,6 +24,47 @@ pub struct ModelStatus {
     pub request_bytes: u64,
     /// Whether blocks are read past the page cache.
     pub direct_io: bool,
+    /// What is loaded ahead.
+    pub prefetch: PrefetchStatus,
+}
+
+/// What is loaded ahead of switches, and what came of it. Amounts are blocks; counts begin with the
+/// daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefetchStatus {
+    /// Published switches to a task that was not active.
+    pub switches: u64,
+    /// Of these, those that found all of their task.
+    pub hits: u64,
+    /// Blocks loaded ahead.
+    pub loaded: u64,
+    /// Of these, blocks that a switch has used.
+    pub used: u64,
+    /// Blocks that went before anybody used them.
+    pub wasted: u64,
+    /// Blocks that a switch had to wait for, as they were still on their way.
+    pub late: u64,
+    /// Blocks that wait to be used.
+    pub waiting: u64,
+    /// Blocks that switches read.
+    pub read: u64,
+    /// Bytes that may be loaded ahead at the moment.
+    pub budget_bytes: u64,
+    /// Hints that were ignored.
+    pub ignored_hints: u64,
+    /// Tasks that are being prepared or held.
+    pub prepared: usize,
+}
+
+/// A task that is held to be likely next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Likely {
+    /// The task.
+    pub task: String,
+    /// How likely, 0 to 1.
+    pub probability: f64,
+    /// In how long, in the middle.
+    pub expected: Duration,
 }
 
 /// A pool's state.
@@ -43,7 +85,7 @@ pub struct PoolStatus {
 }
 
 /// A session's state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SessionStatus {
     /// Its model.
     pub model: String,
@@ -59,4 +101,8 @@ pub struct SessionStatus {
     pub clients: usize,
     /// Old generations under lease.
     pub draining_generations: usize,
+    /// What is held to be likely next, the likeliest first; at most a handful.
+    pub likely: Vec<Likely>,
+    /// The share of lately forecast switches whose task had been ranked first, 0 to 1.
+    pub confidence: f64,
 }

@@ -46,11 +46,7 @@ impl Model {
     ) -> Result<(SessionEntry, TaskIndex), EngineError> {
         let entry = self.find_session(&command.target.session)?;
         check_name("a task's name", &command.task)?;
-        let bundle = self.bundle();
-        let task = bundle.find_task(&command.task).ok_or_else(|| EngineError::UnknownTask {
-            name: command.task.clone(),
-            known: bundle.task_indices().map(|task| bundle.task(task).name.clone()).collect(),
-        })?;
+        let task = self.find_task(&command.task)?;
         if command.deadline.is_some_and(|deadline| deadline <= cx.now) {
             return Err(EngineError::DeadlineExceeded);
         }
@@ -141,7 +137,13 @@ impl Model {
             Ok(evicted) => evicted,
             Err(NoRoomNow { absent }) => {
                 self.residency.unpin(task);
-                return self.wait_for_room(entry, task, absent);
+                // What is prepared gives way, and then there may be room.
+                let no_room = self.no_room(absent, 0);
+                return if self.end_preparations(&no_room, |_| true) {
+                    self.start(cx, entry);
+                } else {
+                    self.wait_for_room(entry, task, absent);
+                };
             }
         };
         let planned = cx.clock.now();
@@ -171,8 +173,10 @@ impl Model {
             block_bytes: bundle.block().bytes(),
             needed,
             reused: needed,
+            prefetched: 0,
             read: 0,
             evicted: 0,
+            foreseen: None,
             timing: SwitchTiming {
                 queue: cx.now.saturating_sub(pending.arrived),
                 ..SwitchTiming::default()
@@ -191,14 +195,12 @@ impl Model {
             }
             return;
         }
-        let bytes = self.bundle().block().bytes();
-        self.fail(
-            entry,
-            &EngineError::NoRoom {
-                needed_bytes: absent as u64 * bytes,
-                available_bytes: available as u64 * bytes,
-            },
-        );
+        self.fail(entry, &self.no_room(absent, available));
+    }
+
+    pub(super) fn no_room(&self, absent: usize, available: usize) -> EngineError {
+        let bytes = |blocks: usize| blocks as u64 * self.bundle().block().bytes();
+        EngineError::NoRoom { needed_bytes: bytes(absent), available_bytes: bytes(available) }
     }
 
     /// Slots that the task's absent blocks could take once leases on old generations have ended
@@ -240,14 +242,27 @@ impl Model {
         }
         self.residency.touch(pending.task);
         session.ring();
+        let prefetched = self.residency.use_ahead(pending.task);
+        let foreseen = self.foresight.foreseen(session.outlook.likely(), pending.task, cx.now);
+        if self.foresight.enabled {
+            session.outlook.published(cx.now, pending.task);
+        }
+        let block_bytes = self.residency.bundle().block().bytes();
+        self.foresight.published(cx.now, load.read, prefetched, block_bytes);
         let report = SwitchReport {
             generation,
-            outcome: if load.read == 0 { Outcome::Resident } else { Outcome::Loaded },
-            block_bytes: self.residency.bundle().block().bytes(),
+            outcome: match (load.read, prefetched) {
+                (0, _) => Outcome::Resident,
+                (_, 0) => Outcome::Loaded,
+                _ => Outcome::PartlyPrefetched,
+            },
+            block_bytes,
             needed: load.reused + load.read,
             reused: load.reused,
+            prefetched,
             read: load.read,
             evicted: load.evicted,
+            foreseen,
             timing: SwitchTiming {
                 queue: load.taken_up.saturating_sub(pending.arrived),
                 plan: load.planned.saturating_sub(load.taken_up),
@@ -306,6 +321,7 @@ impl Model {
             abandoned.into_iter().for_each(|entry| self.fail(entry, &error));
             self.withdraw();
         }
+        self.settle_preparations(cx.now);
     }
 
     /// Tries again to begin switches that wait for room.
@@ -322,7 +338,8 @@ impl Model {
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let pending = self.open_sessions().filter_map(|session| session.pending.as_ref());
-        pending.flat_map(|pending| &pending.callers).map(|caller| caller.deadline).min()
+        let callers = pending.flat_map(|pending| &pending.callers).map(|caller| caller.deadline);
+        callers.chain(self.next_preparation_end()).min()
     }
 
     pub(super) fn is_switching(&self) -> bool {

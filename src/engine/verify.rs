@@ -1,6 +1,6 @@
 //! Comparing blocks with their checksums, in the slots where they were read to.
 
-use crate::{bundle::Bundle, device::Window, units::BlockIndex};
+use crate::{bundle::Bundle, device::Window, storage::Priority, units::BlockIndex};
 use std::{fmt, sync::Arc};
 
 /// Blocks to be verified.
@@ -9,6 +9,8 @@ pub struct Verify {
     pub model: usize,
     /// How often they were read in vain before.
     pub attempt: u8,
+    /// Whether somebody waited for them when they were read.
+    pub priority: Priority,
     /// The bundle that has their checksums.
     pub bundle: Arc<Bundle>,
     /// The blocks with the windows that hold them.
@@ -22,6 +24,8 @@ pub struct Verified {
     pub model: usize,
     /// How often they were read in vain before.
     pub attempt: u8,
+    /// Whether somebody waited for them when they were read.
+    pub priority: Priority,
     /// Blocks that are what they should be.
     pub good: Vec<(BlockIndex, Window)>,
     /// Blocks that are not.
@@ -31,11 +35,11 @@ pub struct Verified {
 impl Verify {
     /// Compares every block with its checksum.
     pub fn run(self) -> Verified {
-        let Self { model, attempt, bundle, blocks } = self;
+        let Self { model, attempt, priority, bundle, blocks } = self;
         let matches =
             |(block, window): &(BlockIndex, Window)| bundle.block_matches(*block, window.bytes());
         let (good, bad) = blocks.into_iter().partition(matches);
-        Verified { model, attempt, good, bad }
+        Verified { model, attempt, priority, good, bad }
     }
 }
 

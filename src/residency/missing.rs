@@ -104,9 +104,38 @@ impl Missing {
         words.flat_map(move |word| blocks_of(word, wanted[word] & !resident[word] & !loading[word]))
     }
 
-    /// Words of the sets in which there may be a resident block that none of these tasks has; all
-    /// other words have none.
-    pub(super) fn words_beyond(&self, tasks: u64) -> impl Iterator<Item = usize> + '_ {
+    /// Blocks from one on that all of these tasks have and that are in none of these sets,
+    /// ascending. The first set holds what is resident.
+    pub(super) fn lacking<'a>(
+        &'a self,
+        bundle: &'a Bundle,
+        tasks: &'a [TaskIndex],
+        out: [&'a FixedBitSet; 3],
+        from: BlockIndex,
+    ) -> impl Iterator<Item = BlockIndex> + 'a {
+        let lacks = |task: &TaskIndex, stretch| {
+            self.by_stretch[task.index() * self.stretches + stretch] > 0
+        };
+        let all_lack = move |stretch: &usize| tasks.iter().all(|task| lacks(task, *stretch));
+        let stretches = (from.index() / STRETCH..self.stretches).filter(all_lack);
+        let words = self.owners.len().div_ceil(WORD_BITS);
+        let left = move |word: usize| {
+            let blocks = |set: &FixedBitSet| set.as_slice()[word];
+            let wanted = tasks.iter().map(|task| blocks(bundle.task_blocks(*task)));
+            let wanted = wanted.fold(Word::MAX, |all, wanted| all & wanted);
+            (word, out.iter().fold(wanted, |left, out| left & !blocks(out)))
+        };
+        let found = stretches.flat_map(move |stretch| words_of(stretch, words)).map(left);
+        found.flat_map(|(word, left)| blocks_of(word, left)).filter(move |block| *block >= from)
+    }
+
+    /// Words of this part of the sets in which there may be a resident block that none of these
+    /// tasks has; all other words have none.
+    pub(super) fn words_beyond(
+        &self,
+        tasks: u64,
+        part: Range<usize>,
+    ) -> impl Iterator<Item = usize> + '_ {
         // If one task has all that is resident in a stretch, nothing else is there.
         let has_all = move |stretch: usize, task: usize| {
             let at = task * self.stretches + stretch;
@@ -115,8 +144,11 @@ impl Missing {
         let beyond = move |&stretch: &usize| {
             self.resident[stretch] > 0 && !ones(tasks).any(|task| has_all(stretch, task))
         };
-        let words = self.owners.len().div_ceil(WORD_BITS);
-        (0..self.stretches).filter(beyond).flat_map(move |stretch| words_of(stretch, words))
+        let stretches = part.start / STRETCH_WORDS..part.end.div_ceil(STRETCH_WORDS);
+        stretches.filter(beyond).flat_map(move |stretch| {
+            let words = words_of(stretch, part.end);
+            words.start.max(part.start)..words.end
+        })
     }
 
     pub(super) fn assert_invariants(&self, bundle: &Bundle, resident: &FixedBitSet) {

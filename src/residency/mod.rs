@@ -3,23 +3,27 @@
 //! A block's recency is that of the latest task that used it, so recency is kept by task: a
 //! switch costs one entry, not one for each block. Pins are kept by task too: a block is pinned
 //! while any pinned task has it. What a task lacks is counted as blocks come and go, so that a
-//! switch to a task that is there looks at no block at all. This module plans no reads and knows
-//! no sessions.
+//! switch to a task that is there looks at no block at all. This module plans no reads, knows
+//! no sessions, and does not know why a task is worth what it is.
 
+mod ahead;
 mod missing;
 mod slots;
+mod stock;
 
-use missing::{Missing, blocks_of, ones};
+pub use ahead::Ahead;
+use missing::{Missing, ones};
 pub use slots::{SlotCounts, SlotState, Slots};
+pub use stock::{Level, Stock, Worth};
 
 use crate::{
-    bundle::{Bundle, MAX_TASKS},
+    bundle::Bundle,
     device::{TableWriter, Window},
     units::{BlockIndex, TaskIndex},
 };
 use fixedbitset::{Block as Word, FixedBitSet};
 use lru::LruCache;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// The residency of one model's blocks.
 pub struct Residency {
@@ -40,6 +44,8 @@ pub struct Residency {
     pinned: u64,
     /// Tasks by last use.
     recency: LruCache<TaskIndex, ()>,
+    worth: Worth,
+    ahead: Ahead,
 }
 
 /// Blocks that could be loaded.
@@ -71,6 +77,8 @@ impl Residency {
             pinned: 0,
             pins: vec![0; bundle.task_indices().count()],
             recency: LruCache::unbounded(),
+            worth: Worth::default(),
+            ahead: Ahead::new(blocks),
             bundle,
             table,
         }
@@ -122,9 +130,37 @@ impl Residency {
         &self.quarantined
     }
 
+    /// Blocks that all of these tasks have and that are neither resident nor on their way nor known
+    /// to be unreadable, ascending, from one on.
+    pub fn lacking<'a>(
+        &'a self,
+        tasks: &'a [TaskIndex],
+        from: BlockIndex,
+    ) -> impl Iterator<Item = BlockIndex> + 'a {
+        let out = [&self.resident, &self.loading, &self.quarantined];
+        self.missing.lacking(&self.bundle, tasks, out, from)
+    }
+
+    /// What was loaded ahead of its use.
+    pub fn ahead(&self) -> &Ahead {
+        &self.ahead
+    }
+
+    /// Notes that a block that is there now was loaded before anybody asked for it.
+    pub fn note_ahead(&mut self, block: BlockIndex) {
+        self.ahead.insert(block);
+    }
+
+    /// Notes that a task's blocks are used, and gives the number of those that had been loaded
+    /// ahead.
+    pub fn use_ahead(&mut self, task: TaskIndex) -> usize {
+        self.ahead.take(self.bundle.task_blocks(task))
+    }
+
     /// How many blocks could be loaded without harm to a pinned task.
     pub fn room(&self) -> Room {
-        let evictable = self.unpinned().map(|(_, blocks)| blocks.count_ones() as usize).sum();
+        let all = 0..self.resident.as_slice().len();
+        let evictable = self.unpinned(all).map(|(_, blocks)| blocks.count_ones() as usize).sum();
         Room { free: self.slots.counts().free, evictable }
     }
 
@@ -149,8 +185,8 @@ impl Residency {
         self.recency.put(task, ());
     }
 
-    /// Makes `count` slots free by evicting blocks, least recently used first, and gives their
-    /// number. If not that many may go, none does.
+    /// Makes `count` slots free by evicting the blocks that are worth least and were used longest
+    /// ago, and gives their number. If not that many may go, none does.
     pub fn make_room(&mut self, count: usize) -> Option<usize> {
         let needed = count.saturating_sub(self.slots.counts().free);
         if needed == 0 {
@@ -160,8 +196,7 @@ impl Residency {
         (victims.len() == needed).then(|| self.evict_all(&victims))
     }
 
-    /// Evicts up to `count` blocks that nothing pins, least recently used first, and gives their
-    /// number.
+    /// Evicts up to `count` blocks that nothing pins, in the same order, and gives their number.
     pub fn trim(&mut self, count: usize) -> usize {
         let victims = self.victims(count);
         self.evict_all(&victims)
@@ -227,37 +262,30 @@ impl Residency {
         self.table.place(block, None);
         self.resident.remove(block.index());
         self.missing.left(block);
+        self.ahead.went(block);
         if let Some(slot) = slot {
             self.slots.evict(slot);
         }
     }
 
-    /// Resident blocks that nothing pins: words of the set that are not empty, with the position
-    /// of each.
-    fn unpinned(&self) -> impl Iterator<Item = (usize, Word)> + '_ {
+    /// Resident blocks that nothing pins: words of this part of the set that are not empty, with
+    /// the position of each.
+    fn unpinned(&self, part: Range<usize>) -> impl Iterator<Item = (usize, Word)> + '_ {
         let blocks = |task| self.bundle.task_blocks(TaskIndex(task as u32)).as_slice();
         let pinned: Vec<_> = ones(self.pinned).map(blocks).collect();
         let resident = self.resident.as_slice();
         let free = move |at: usize| {
             (at, pinned.iter().fold(resident[at], |left, pinned| left & !pinned[at]))
         };
-        self.missing.words_beyond(self.pinned).map(free).filter(|(_, blocks)| *blocks != 0)
+        let words = self.missing.words_beyond(self.pinned, part);
+        words.map(free).filter(|(_, blocks)| *blocks != 0)
     }
 
-    /// Up to `count` unpinned resident blocks, least recently used first; of equal age those that
-    /// lie together, as they were read together.
+    /// Up to `count` unpinned resident blocks, in the order in which they should go.
     fn victims(&self, count: usize) -> Vec<BlockIndex> {
-        // By task, how recently it was used; what no used task has was never asked for.
-        let mut recency = [0; MAX_TASKS];
-        for ((task, ()), rank) in self.recency.iter().rev().zip(1..) {
-            recency[task.index()] = rank;
-        }
-        let rank = |block| ones(self.missing.owners(block)).map(|task| recency[task]).max();
-        let mut by_age: Vec<Vec<BlockIndex>> = vec![Vec::new(); self.recency.len() + 1];
-        for block in self.unpinned().flat_map(|(at, blocks)| blocks_of(at, blocks)) {
-            by_age[rank(block).unwrap_or_default()].push(block);
-        }
-        by_age.into_iter().flatten().take(count).collect()
+        let mut stock = self.stock();
+        self.search(&mut stock, usize::MAX);
+        stock.into_blocks().take(count).collect()
     }
 
     /// Checks what must hold between any two steps; for tests.
@@ -267,6 +295,7 @@ impl Residency {
     pub fn assert_invariants(&self) {
         assert!(self.resident.is_disjoint(&self.loading), "a block is resident or loading");
         self.missing.assert_invariants(&self.bundle, &self.resident);
+        self.ahead.assert_invariants(&self.resident);
         for (task, pins) in self.pins.iter().enumerate() {
             assert_eq!(self.pinned >> task & 1 == 1, *pins > 0, "pinned tasks have their bit");
         }

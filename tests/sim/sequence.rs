@@ -10,6 +10,7 @@ use super::{
 use fastrand::Rng;
 use std::{fmt::Debug, rc::Rc, thread, time::Duration};
 use synchromesh::{
+    config::PrefetchConfig,
     engine::{Action, Command, Limits, SwitchCommand, Target},
     units::{BlockIndex, Generation},
 };
@@ -91,6 +92,7 @@ impl<'a> Sequence<'a> {
             stall: Duration::from_secs(3600),
             switch_timeout: Duration::from_millis(rng.choice([5, 50, 2000]).unwrap()),
             clients_per_session: 3,
+            prefetch: PrefetchConfig::OFF,
         };
         let faults = Faults {
             rate: rng.choice([0.0, 0.05, 0.3]).unwrap(),

@@ -7,6 +7,7 @@ use super::{
 };
 use std::{ops::Range, rc::Rc, time::Duration};
 use synchromesh::{
+    config::PrefetchConfig,
     engine::{Action, Command, EngineError, Limits, SessionStatus, SwitchCommand, SwitchReport},
     units::BlockIndex,
 };
@@ -20,6 +21,7 @@ pub(crate) const LIMITS: Limits = Limits {
     stall: STALL,
     switch_timeout: TIMEOUT,
     clients_per_session: 2,
+    prefetch: PrefetchConfig::OFF,
 };
 
 /// An engine with one model. Its tasks, `city`, `highway`, `parking` and so on, have these blocks.

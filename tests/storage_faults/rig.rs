@@ -20,7 +20,7 @@ use std::{
 };
 use synchromesh::{
     bundle::Bundle,
-    config::{StorageBackend, StorageConfig},
+    config::{PrefetchConfig, StorageBackend, StorageConfig},
     engine::{
         Clock, Command, Engine, EngineError, Handle, Limits, Model, ModelSpec, ModelStatus,
         Outcome, Reply, Runtime, SwitchCommand, SwitchReport, Target, run,
@@ -48,6 +48,7 @@ const LIMITS: Limits = Limits {
     stall: STALL,
     switch_timeout: HANG,
     clients_per_session: 2,
+    prefetch: PrefetchConfig::OFF,
 };
 
 /// An answer to come.

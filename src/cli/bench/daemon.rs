@@ -3,7 +3,7 @@
 use crate::{
     cli::failure::Failure,
     client,
-    config::{Peers, StorageConfig},
+    config::{Peers, PrefetchConfig, StorageConfig},
     control::Server,
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
@@ -101,6 +101,8 @@ fn serve(
             stall: config.stall,
             switch_timeout: TIMEOUT,
             clients_per_session: 1,
+            // What is measured has to be missing.
+            prefetch: PrefetchConfig::OFF,
         };
         let state = Engine::new(models, limits, clock.clone());
         let server =

@@ -1,0 +1,233 @@
+//! What should be loaded ahead, and in which order: the plan over all sessions of a model.
+//!
+//! Tasks that are likely next, in whatever session, are worth their probability, and a block as
+//! much as all the tasks together that have it. So blocks fall into classes by which of the few
+//! likeliest tasks have them, and the classes are loaded in the order of their worth. The plan is
+//! no list of blocks: those are found as they are read, a request at a time, so that a switch makes
+//! nothing of it obsolete but the plan. How it is carried out is `ahead`'s business.
+
+use super::{
+    Foreseen,
+    budget::Budget,
+    model::{Context, Model},
+};
+use crate::{
+    bundle::MAX_TASKS,
+    config::PrefetchConfig,
+    predict::Forecast,
+    residency::{Level, Stock, Worth},
+    units::{BlockIndex, TaskIndex},
+};
+use std::time::Duration;
+
+/// How long after a switch a plan is made: first its caller gets its answer.
+pub(super) const PLAN_DELAY: Duration = Duration::from_millis(1);
+/// Tasks that are reckoned with at once.
+const CONSIDERED: usize = 6;
+/// What is less likely is not reckoned with.
+const LEAST_LIKELY: f64 = 0.02;
+/// How much earlier than it must a task is loaded that others have to make room for: so many times
+/// the time that its blocks take, and so much more.
+const LEAD_FACTOR: u32 = 2;
+const LEAD: Duration = Duration::from_millis(100);
+
+/// A model's plan, and what came of earlier ones.
+pub(super) struct Foresight {
+    pub(super) enabled: bool,
+    pub(super) budget: Budget,
+    /// When a plan is to be made; none is due if nothing has changed.
+    pub(super) due: Option<Duration>,
+    /// Since when each task is reckoned with.
+    since: [Option<Duration>; MAX_TASKS],
+    /// The classes, the one that is worth most first, and how far the first of them is.
+    pub(super) classes: Vec<Class>,
+    pub(super) cursor: BlockIndex,
+    /// What may go for the sake of the plan.
+    pub(super) stock: Option<Stock>,
+    /// Blocks whose read failed once; they are read again each by itself.
+    pub(super) suspects: Vec<BlockIndex>,
+    /// Nothing is read ahead before.
+    pub(super) rests_until: Duration,
+    /// When to go on with the plan, if nothing happens before.
+    pub(super) next_step: Option<Duration>,
+    pub(super) counts: Counts,
+}
+
+/// Blocks that all of some likely tasks have.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Class {
+    pub(super) tasks: Vec<TaskIndex>,
+    worth: f64,
+    /// What may go to make room for them: what has a lower level. It counts only tasks whose time
+    /// comes near.
+    pub(super) pressing: Level,
+}
+
+/// What came of it so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) switches: u64,
+    pub(super) hits: u64,
+    pub(super) loaded: u64,
+    pub(super) used: u64,
+    pub(super) late: u64,
+    pub(super) read: u64,
+    pub(super) ignored_hints: u64,
+}
+
+/// A task that may come next in some session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Candidate {
+    task: TaskIndex,
+    worth: f64,
+    /// When it may push others out.
+    pressing_at: Duration,
+}
+
+impl Foresight {
+    pub(super) fn new(config: &PrefetchConfig) -> Self {
+        Self {
+            enabled: config.enabled,
+            budget: Budget::new(config.waste_bytes_per_s),
+            due: None,
+            since: [None; MAX_TASKS],
+            classes: Vec::new(),
+            cursor: BlockIndex(0),
+            stock: None,
+            suspects: Vec::new(),
+            rests_until: Duration::ZERO,
+            next_step: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Notes that something has changed, so that a plan is to be made, if anything is loaded ahead.
+    pub(super) fn changed(&mut self, now: Duration) {
+        if self.enabled {
+            let soon = now.saturating_add(PLAN_DELAY);
+            self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
+        }
+    }
+
+    /// Notes that a session has switched to a task of which so many blocks had to be read, and
+    /// others had been loaded ahead.
+    pub(super) fn published(
+        &mut self,
+        now: Duration,
+        read: usize,
+        prefetched: usize,
+        block_bytes: u64,
+    ) {
+        self.counts.switches += 1;
+        self.counts.hits += u64::from(read == 0);
+        self.counts.read += read as u64;
+        self.counts.used += prefetched as u64;
+        self.budget.give_back(prefetched as u64 * block_bytes);
+        self.changed(now);
+    }
+
+    /// What had been foreseen of a task that is needed now.
+    pub(super) fn foreseen(
+        &self,
+        likely: &[Forecast],
+        task: TaskIndex,
+        now: Duration,
+    ) -> Option<Foreseen> {
+        let since = self.since[task.index()]?;
+        let at = likely.iter().position(|next| next.task == task)?;
+        let (probability, rank) = (likely[at].probability, at + 1);
+        Some(Foreseen { probability, rank, lead: now.saturating_sub(since) })
+    }
+
+    /// Takes a plan over.
+    fn follow(&mut self, now: Duration, candidates: &[Candidate]) {
+        for task in (0..MAX_TASKS as u32).map(TaskIndex) {
+            let reckoned = candidates.iter().any(|candidate| candidate.task == task);
+            let since = &mut self.since[task.index()];
+            *since = reckoned.then(|| since.unwrap_or(now));
+        }
+        self.classes = classes(now, candidates);
+        (self.cursor, self.stock) = (BlockIndex(0), None);
+    }
+}
+
+impl Model {
+    /// Makes a plan out of what is likely next in each session.
+    pub(super) fn make_plan(&mut self, cx: &Context<'_>) {
+        let now = cx.now;
+        self.foresight.due = None;
+        let mut worth = Worth::default();
+        let mut candidates = Vec::<Candidate>::new();
+        let mut look_again = None;
+        for session in self.sessions.iter_mut().flatten() {
+            session.outlook.refresh(now);
+            look_again = look_again.into_iter().chain(session.outlook.next_look(now)).min();
+            for next in session.outlook.likely() {
+                worth.add(next.task, next.probability);
+                let at = now.saturating_add(next.soonest);
+                match candidates.iter_mut().find(|candidate| candidate.task == next.task) {
+                    Some(candidate) => candidate.pressing_at = candidate.pressing_at.min(at),
+                    None => {
+                        candidates.push(Candidate { task: next.task, worth: 0.0, pressing_at: at })
+                    }
+                }
+            }
+        }
+        let block_bytes = self.bundle().block().bytes();
+        for candidate in &mut candidates {
+            let missing = self.residency.missing(candidate.task) as u64;
+            let takes = self.foresight.budget.time_for(missing * block_bytes);
+            let lead = takes.saturating_mul(LEAD_FACTOR).saturating_add(LEAD);
+            candidate.worth = worth.of(candidate.task);
+            candidate.pressing_at = candidate.pressing_at.saturating_sub(lead);
+        }
+        candidates.retain(|candidate| candidate.worth >= LEAST_LIKELY);
+        candidates.sort_by(|a, b| b.worth.total_cmp(&a.worth));
+        let pressing = candidates.iter().map(|candidate| candidate.pressing_at);
+        let pressing = pressing.filter(|at| *at > now).min();
+        self.residency.set_worth(worth);
+        self.foresight.follow(now, &candidates);
+        self.foresight.due = look_again.into_iter().chain(pressing).min();
+    }
+}
+
+/// All classes of the likeliest tasks, the one that is worth most first. A block of several tasks is
+/// met in the class of all of them before it is met in others, where it is not missing any more.
+fn classes(now: Duration, candidates: &[Candidate]) -> Vec<Class> {
+    let candidates = &candidates[..candidates.len().min(CONSIDERED)];
+    let class = |members: u32| {
+        let members = (0..).zip(candidates).filter(|(at, _)| members >> at & 1 == 1);
+        let members: Vec<_> = members.map(|(_, candidate)| candidate).collect();
+        let pressing = members.iter().filter(|candidate| candidate.pressing_at <= now);
+        Class {
+            tasks: members.iter().map(|candidate| candidate.task).collect(),
+            worth: members.iter().map(|candidate| candidate.worth).sum(),
+            pressing: Level::of(pressing.map(|candidate| candidate.worth).sum()),
+        }
+    };
+    let mut classes: Vec<_> = (1..1 << candidates.len()).map(class).collect();
+    classes.sort_by(|a, b| b.worth.total_cmp(&a.worth));
+    classes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_likely_tasks_need_comes_first() {
+        let candidate = |(task, worth)| Candidate {
+            task: TaskIndex(task),
+            worth,
+            pressing_at: Duration::from_secs(u64::from(task)),
+        };
+        let candidates = [(0, 0.5), (1, 0.3), (2, 0.25)].map(candidate);
+        let classes = classes(Duration::from_secs(1), &candidates);
+        let tasks: Vec<Vec<_>> =
+            classes.iter().map(|class| class.tasks.iter().map(|task| task.0).collect()).collect();
+        let expected: [&[u32]; 7] = [&[0, 1, 2], &[0, 1], &[0, 2], &[1, 2], &[0], &[1], &[2]];
+        assert_eq!(tasks, expected);
+        assert_eq!(classes[6].pressing, Level::of(0.0), "its time has not come");
+        assert_eq!(classes[2].pressing, Level::of(0.5));
+    }
+}

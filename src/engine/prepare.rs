@@ -1,0 +1,139 @@
+//! Tasks that somebody wants loaded without making them active. They are pinned while they are
+//! loaded, and for as long as was asked; but a switch that needs their room gets it.
+
+use super::{
+    EngineError, PrepareCommand, PrepareReport, Reply, check_name,
+    model::{Context, Model},
+};
+use crate::units::TaskIndex;
+use std::time::Duration;
+
+/// A task that is prepared, pinned until it ends.
+pub(super) struct Preparation {
+    task: TaskIndex,
+    /// Who waits for it to be there.
+    waiting: Vec<Waiter>,
+    /// Until when it stays, once it is there.
+    held_until: Duration,
+}
+
+struct Waiter {
+    reply: Reply<PrepareReport>,
+    deadline: Duration,
+    arrived: Duration,
+    hold: Duration,
+    reused: usize,
+}
+
+impl Model {
+    pub(super) fn prepare(
+        &mut self,
+        cx: &Context<'_>,
+        command: PrepareCommand,
+        reply: Reply<PrepareReport>,
+    ) {
+        match self.admit_preparation(cx, &command) {
+            Err(error) => drop(reply.send(Err(error))),
+            Ok(task) => {
+                let cap = cx.now.saturating_add(cx.limits.switch_timeout);
+                let deadline = command.deadline.map_or(cap, |deadline| deadline.min(cap));
+                let needed = self.bundle().task(task).blocks as usize;
+                let reused = needed - self.residency.missing(task);
+                let PrepareCommand { hold, arrived, .. } = command;
+                let waiter = Waiter { reply, deadline, arrived, hold, reused };
+                self.preparation(task).waiting.push(waiter);
+                // It changes what may go.
+                (self.foresight.stock, self.foresight.next_step) = (None, Some(cx.now));
+                self.settle_preparations(cx.now);
+            }
+        }
+    }
+
+    fn admit_preparation(
+        &mut self,
+        cx: &Context<'_>,
+        command: &PrepareCommand,
+    ) -> Result<TaskIndex, EngineError> {
+        check_name("a task's name", &command.task)?;
+        let task = self.find_task(&command.task)?;
+        if command.deadline.is_some_and(|deadline| deadline <= cx.now) {
+            return Err(EngineError::DeadlineExceeded);
+        }
+        // What it has in the pool is pinned from now on, and makes no room.
+        self.residency.pin(task);
+        let (absent, available) =
+            (self.residency.absent(task).count(), self.residency.room().total());
+        self.residency.unpin(task);
+        if absent > available { Err(self.no_room(absent, available)) } else { Ok(task) }
+    }
+
+    fn preparation(&mut self, task: TaskIndex) -> &mut Preparation {
+        let at = self.preparations.iter().position(|held| held.task == task);
+        let at = at.unwrap_or_else(|| {
+            self.residency.pin(task);
+            let (waiting, held_until) = (Vec::new(), Duration::ZERO);
+            self.preparations.push(Preparation { task, waiting, held_until });
+            self.preparations.len() - 1
+        });
+        &mut self.preparations[at]
+    }
+
+    /// A task that is to be loaded.
+    pub(super) fn preparing(&self) -> Option<TaskIndex> {
+        let lacks = |held: &&Preparation| self.residency.missing(held.task) > 0;
+        self.preparations.iter().find(lacks).map(|held| held.task)
+    }
+
+    /// Answers those whose task is there or whose time is over, and lets go of what nobody waits
+    /// for or wants held.
+    pub(super) fn settle_preparations(&mut self, now: Duration) {
+        let bundle = self.bundle().clone();
+        let residency = &mut self.residency;
+        self.preparations.retain_mut(|held| {
+            let needed = bundle.task(held.task).blocks as usize;
+            let is_there = residency.missing(held.task) == 0;
+            let over = |waiter: &mut Waiter| is_there || waiter.deadline <= now;
+            for waiter in held.waiting.extract_if(.., over) {
+                let Waiter { reply, arrived, hold, reused, .. } = waiter;
+                let block_bytes = bundle.block().bytes();
+                let took = now.saturating_sub(arrived);
+                let report = PrepareReport { block_bytes, needed, reused, took };
+                if is_there {
+                    held.held_until = held.held_until.max(now.saturating_add(hold));
+                }
+                let late = EngineError::DeadlineExceeded;
+                let _ = reply.send(if is_there { Ok(report) } else { Err(late) });
+            }
+            let stays = !held.waiting.is_empty() || held.held_until > now;
+            if !stays {
+                residency.unpin(held.task);
+            }
+            stays
+        });
+    }
+
+    /// Ends preparations, and says whether there were any.
+    pub(super) fn end_preparations(
+        &mut self,
+        error: &EngineError,
+        ends: impl Fn(TaskIndex) -> bool,
+    ) -> bool {
+        let ended: Vec<_> = self.preparations.extract_if(.., |held| ends(held.task)).collect();
+        let any = !ended.is_empty();
+        for Preparation { task, waiting, .. } in ended {
+            self.residency.unpin(task);
+            for waiter in waiting {
+                let _ = waiter.reply.send(Err(error.clone()));
+            }
+        }
+        any
+    }
+
+    pub(super) fn next_preparation_end(&self) -> Option<Duration> {
+        let ends = |held: &Preparation| {
+            let deadline = held.waiting.iter().map(|waiter| waiter.deadline).min();
+            deadline.unwrap_or(held.held_until)
+        };
+        self.preparations.iter().map(ends).min()
+    }
+}
