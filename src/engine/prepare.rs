@@ -88,8 +88,8 @@ impl Model {
     /// for or wants held.
     pub(super) fn settle_preparations(&mut self, now: Duration) {
         let bundle = self.bundle().clone();
-        let residency = &mut self.residency;
-        self.preparations.retain_mut(|held| {
+        let Self { residency, foresight, preparations, .. } = self;
+        preparations.retain_mut(|held| {
             let needed = bundle.task(held.task).blocks as usize;
             let is_there = residency.missing(held.task) == 0;
             let over = |waiter: &mut Waiter| is_there || waiter.deadline <= now;
@@ -107,6 +107,8 @@ impl Model {
             let stays = !held.waiting.is_empty() || held.held_until > now;
             if !stays {
                 residency.unpin(held.task);
+                // There is room for others now.
+                foresight.changed(now);
             }
             stays
         });

@@ -26,19 +26,34 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 /// An answer to come.
 pub(crate) type Answer<T> = oneshot::Receiver<Result<T, EngineError>>;
 
-/// A clock that stands still until it is moved.
+/// A clock that stands still until it is moved, unless whatever is done takes time.
 #[derive(Debug, Default)]
-pub(crate) struct SimClock(AtomicU64);
+pub(crate) struct SimClock {
+    now: AtomicU64,
+    /// Time that passes whenever somebody looks.
+    takes: AtomicU64,
+}
 
 impl Clock for SimClock {
     fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+        let takes = self.takes.load(Ordering::Relaxed);
+        Duration::from_nanos(self.now.fetch_add(takes, Ordering::Relaxed))
     }
 }
 
 impl SimClock {
     pub(crate) fn advance(&self, by: Duration) {
-        self.0.fetch_add(by.as_nanos() as u64, Ordering::Relaxed);
+        self.now.fetch_add(by.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// What no clock should do.
+    pub(crate) fn go_back(&self, by: Duration) {
+        self.now.fetch_sub(by.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// From now on, looking at the clock takes so much time.
+    pub(crate) fn slow_down(&self, takes: Duration) {
+        self.takes.store(takes.as_nanos() as u64, Ordering::Relaxed);
     }
 }
 
@@ -225,6 +240,20 @@ impl Rig {
     pub(crate) fn wait(&mut self, time: Duration) {
         self.clock.advance(time);
         self.apply(Action::Tick);
+    }
+
+    /// Lets time pass, with everything that the engine does by itself meanwhile.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let until = self.now() + time;
+        self.settle();
+        for _ in 0..100_000 {
+            let Some(at) = self.engine.next_tick().filter(|at| *at <= until) else {
+                return self.clock.advance(until.saturating_sub(self.now()));
+            };
+            self.wait(at.saturating_sub(self.now()));
+            self.settle();
+        }
+        panic!("the engine never rests");
     }
 
     /// Sends a command made from the place for its answer.
