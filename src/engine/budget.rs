@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// So much may be wasted at once, as time of filling up.
 const BURST: Duration = Duration::from_secs(8);
+const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// Speed of the device before anything was read ahead, in bytes a second.
 const FIRST_SPEED: f64 = 500e6;
 /// How much a read changes what is held to be the device's speed.
@@ -46,8 +47,9 @@ impl Budget {
     /// When so many bytes may be read, if not now.
     pub(super) fn enough_at(&self, bytes: u64) -> Option<Duration> {
         let lack = bytes as f64 - self.left;
-        let wait = Duration::try_from_secs_f64(lack / self.pace());
-        (lack > 0.0).then(|| self.filled.saturating_add(wait.unwrap_or(Duration::MAX)))
+        let wait = Duration::try_from_secs_f64(lack / self.pace()).unwrap_or(Duration::MAX);
+        // What rounding leaves must not be waited for again and again.
+        (lack > 0.0).then(|| self.filled.saturating_add(wait.max(LEAST_WAIT)))
     }
 
     pub(super) fn spend(&mut self, bytes: u64) {
