@@ -12,7 +12,10 @@ use safetensors::Dtype;
 use std::{
     hint::black_box,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use synchromesh::{
@@ -22,7 +25,7 @@ use synchromesh::{
     },
     config::PrefetchConfig,
     engine::{
-        Action, Command, Effect, Engine, Limits, Model, ModelSpec, Monotonic, SwitchCommand,
+        Action, Clock, Command, Effect, Engine, Limits, Model, ModelSpec, SwitchCommand,
         SwitchReport, Target, Verified, Verify,
     },
     storage::Completion,
@@ -40,17 +43,37 @@ const SMALLEST: u64 = 4096;
 /// Blocks that are written in one piece.
 const AT_ONCE: usize = 1024;
 
+/// How the blocks of a bundle lie.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    /// Each task's own ones in a row.
+    Together,
+    /// Each task's own ones as far from each other as can be.
+    Scattered,
+}
+
+/// A task's blocks: what all share, and some of its own.
+fn blocks_of(task: usize, blocks: usize, layout: Layout) -> FixedBitSet {
+    let mut set = FixedBitSet::with_capacity(blocks);
+    match layout {
+        Layout::Together => {
+            let own = blocks * OWN / 1000;
+            let shared = blocks - own * TASKS;
+            set.insert_range(..shared);
+            set.insert_range(shared + task * own..shared + (task + 1) * own);
+        }
+        Layout::Scattered => {
+            // Of every thousand blocks the first few belong to tasks in turn.
+            let belongs = |block: &usize| block % 1000 >= OWN * TASKS || block % TASKS == task;
+            set.extend((0..blocks).filter(belongs));
+        }
+    }
+    set
+}
+
 /// Writes a bundle of which all tasks share what is not some task's own.
-fn write_bundle(path: &Path, blocks: usize) {
-    let own = blocks * OWN / 1000;
-    let shared = blocks - own * TASKS;
-    let task = |task: usize| {
-        let mut set = FixedBitSet::with_capacity(blocks);
-        set.insert_range(..shared);
-        set.insert_range(shared + task * own..shared + (task + 1) * own);
-        set
-    };
-    let tasks: Vec<_> = (0..TASKS).map(task).collect();
+fn write_bundle(path: &Path, blocks: usize, layout: Layout) {
+    let tasks: Vec<_> = (0..TASKS).map(|task| blocks_of(task, blocks, layout)).collect();
     let share = 1.0 / (TASKS * (TASKS - 1)) as f64;
     let row = |from| (0..TASKS).map(|to| if from == to { 0.0 } else { share }).collect();
     let meta = Meta {
@@ -90,26 +113,37 @@ fn name(task: usize) -> String {
     format!("task-{task}")
 }
 
+/// Time that passes only between switches.
+#[derive(Default)]
+struct Steps(AtomicU64);
+
+impl Clock for Steps {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// An engine whose reads take no time.
 struct Rig {
     engine: Engine,
+    clock: Arc<Steps>,
     _folder: tempfile::TempDir,
 }
 
 impl Rig {
     /// Room for the first two tasks of a bundle of so many blocks.
     fn new(blocks: usize) -> Self {
-        let mut rig = Self::with_room(blocks, 2);
+        let mut rig = Self::with_room(blocks, 2, Layout::Together, PrefetchConfig::OFF);
         rig.switch(1);
         rig.switch(0);
         rig
     }
 
     /// Room for what so many tasks have together.
-    fn with_room(blocks: usize, tasks: usize) -> Self {
+    fn with_room(blocks: usize, tasks: usize, layout: Layout, prefetch: PrefetchConfig) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let bundle = folder.path().join("bench.mesh");
-        write_bundle(&bundle, blocks);
+        write_bundle(&bundle, blocks, layout);
         let own = blocks * OWN / 1000;
         let pool_bytes = (blocks - own * (TASKS - tasks)) as u64 * SMALLEST;
         let model = Model::load(&ModelSpec { bundle, pool_bytes, lock_memory: false }).unwrap();
@@ -119,10 +153,11 @@ impl Rig {
             stall: Duration::from_secs(3600),
             switch_timeout: Duration::from_secs(3600),
             clients_per_session: 1,
-            prefetch: PrefetchConfig::OFF,
+            prefetch,
         };
-        let engine = Engine::new(vec![model], limits, Arc::new(Monotonic::start()));
-        Self { engine, _folder: folder }
+        let clock = Arc::new(Steps::default());
+        let engine = Engine::new(vec![model], limits, clock.clone());
+        Self { engine, clock, _folder: folder }
     }
 
     /// Switches, and answers all that has to be read.
@@ -136,7 +171,14 @@ impl Rig {
             arrived: Duration::ZERO,
             deadline: None,
         };
-        let mut effects = self.engine.apply(Action::Command(Command::Switch(command, reply)));
+        let effects = self.engine.apply(Action::Command(Command::Switch(command, reply)));
+        self.carry_out(effects);
+        self.engine.ended().for_each(drop);
+        answer.try_recv().unwrap().unwrap()
+    }
+
+    /// Does what the engine asks for, and what that leads to.
+    fn carry_out(&mut self, mut effects: Vec<Effect>) {
         while let Some(effect) = effects.pop() {
             effects.extend(self.engine.apply(match effect {
                 Effect::Read(read) => Action::ReadDone(Completion { read, result: Ok(()) }),
@@ -145,8 +187,26 @@ impl Rig {
                 }
             }));
         }
-        self.engine.ended().for_each(drop);
-        answer.try_recv().unwrap().unwrap()
+    }
+
+    /// Lets time pass after a switch, with all that is loaded ahead. Gives what it takes to make the
+    /// plan, the longest other step, and the sum of all that read nothing.
+    fn timed_look_ahead(&mut self) -> [Duration; 3] {
+        self.clock.0.fetch_add(10, Ordering::Relaxed);
+        let [mut plan, mut longest, mut sum] = [Duration::ZERO; 3];
+        while self.engine.next_tick().is_some_and(|at| at <= self.clock.now()) {
+            let begun = Instant::now();
+            let effects = self.engine.apply(Action::Tick);
+            let took = begun.elapsed();
+            if plan.is_zero() {
+                plan = took
+            } else {
+                longest = longest.max(took)
+            }
+            sum += took;
+            self.carry_out(effects);
+        }
+        [plan, longest, sum]
     }
 
     /// Time of a switch to task 1 that has to read so many blocks. Task 0 is active before and after.
@@ -202,7 +262,7 @@ fn by_difference(criterion: &mut Criterion) {
 fn evicting(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("blocks missing in a full pool");
     for blocks in [USUAL, SIZES[4]] {
-        let mut rig = Rig::with_room(blocks, 3);
+        let mut rig = Rig::with_room(blocks, 3, Layout::Together, PrefetchConfig::OFF);
         let own = blocks * OWN / 1000;
         for task in 0..4 {
             rig.switch(task);
@@ -218,6 +278,32 @@ fn evicting(criterion: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// What a switch costs in looking ahead, beside the reads: the plan, and its longest other step.
+fn looking_ahead(criterion: &mut Criterion) {
+    for (layout, name) in [(Layout::Together, "together"), (Layout::Scattered, "scattered")] {
+        let prefetch = PrefetchConfig { enabled: true, waste_bytes_per_s: 1 << 40 };
+        let mut rig = Rig::with_room(SIZES[4], 8, layout, prefetch);
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut task = 0;
+        let mut turn = |rig: &mut Rig| {
+            // Many tasks may follow each, some more often.
+            task = (task + 1 + rng.usize(..4) * rng.usize(..16)) % TASKS;
+            rig.switch(task);
+            rig.clock.0.fetch_add(1000, Ordering::Relaxed);
+            rig.timed_look_ahead()
+        };
+        (0..500).for_each(|_| drop(turn(&mut rig)));
+        let mut group = criterion.benchmark_group(format!("looking ahead, {name}"));
+        group.sample_size(20);
+        for (part, of) in ["plan", "longest step", "sum of steps"].into_iter().zip(0..) {
+            group.bench_function(part, |bencher| {
+                bencher.iter_custom(|times| (0..times).map(|_| turn(&mut rig)[of]).sum());
+            });
+        }
+        group.finish();
+    }
 }
 
 fn diff(criterion: &mut Criterion) {
@@ -249,5 +335,5 @@ fn verification(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, by_size, by_difference, evicting, diff, verification);
+criterion_group!(benches, by_size, by_difference, evicting, looking_ahead, diff, verification);
 criterion_main!(benches);

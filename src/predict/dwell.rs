@@ -23,6 +23,17 @@ pub(super) struct Dwells(pub(super) BTreeMap<(TaskIndex, TaskIndex), Histogram>)
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Histogram(pub(super) [f32; BUCKETS]);
 
+/// How long one task lasts.
+pub(super) struct Lasting<'a> {
+    dwells: &'a Dwells,
+    from: TaskIndex,
+    before_any: Survival,
+}
+
+/// The probability to last beyond the beginning of each bucket, and beyond the last one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Survival([f64; BUCKETS + 1]);
+
 impl Dwells {
     /// Learns how long a task was active before another.
     pub(super) fn observe(&mut self, from: TaskIndex, to: TaskIndex, dwell: Duration) {
@@ -31,49 +42,60 @@ impl Dwells {
         histogram.0[(position(dwell) as usize).min(BUCKETS - 1)] += 1.0;
     }
 
-    /// The probability that a task that is followed by this other one lasts longer than that.
-    pub(super) fn survival(&self, from: TaskIndex, to: TaskIndex, elapsed: Duration) -> f64 {
-        let guess = 1.0 / (1.0 + elapsed.as_secs_f64() / GUESS.as_secs_f64());
-        let (mut longer, mut all) = (0.0, 0.0);
+    /// How long a task lasts, to be asked for each that may follow.
+    pub(super) fn of(&self, from: TaskIndex) -> Lasting<'_> {
+        let mut all = Histogram([0.0; BUCKETS]);
         let before_any = (from, TaskIndex(0))..=(from, TaskIndex(u32::MAX));
         for (_, histogram) in self.0.range(before_any) {
-            longer += histogram.longer(elapsed);
-            all += histogram.all();
+            all.0.iter_mut().zip(histogram.0).for_each(|(all, count)| *all += count);
         }
-        let before_any = (longer + BACKED_BY * guess) / (all + BACKED_BY);
-        let Some(histogram) = self.0.get(&(from, to)) else { return before_any };
-        (histogram.longer(elapsed) + BACKED_BY * before_any) / (histogram.all() + BACKED_BY)
-    }
-
-    /// How much longer a task that has lasted so long will last before this other one: shorter than
-    /// the answer in this share of cases. As coarse as the histograms, and then rather too short.
-    pub(super) fn remaining(
-        &self,
-        from: TaskIndex,
-        to: TaskIndex,
-        elapsed: Duration,
-        share: f64,
-    ) -> Duration {
-        let left = self.survival(from, to, elapsed) * (1.0 - share);
-        let later = (position(elapsed) as usize + 1)..BUCKETS;
-        let last = later.take_while(|&at| self.survival(from, to, time(at as f64)) > left).last();
-        last.map_or(Duration::ZERO, |at| time(at as f64).saturating_sub(elapsed))
+        Lasting { dwells: self, from, before_any: all.revise(&guess()) }
     }
 }
 
-impl Histogram {
-    fn all(&self) -> f64 {
-        self.0.iter().copied().map(f64::from).sum()
+impl Lasting<'_> {
+    /// How long the task lasts if it is followed by this other one.
+    pub(super) fn before(&self, to: TaskIndex) -> Survival {
+        let known = self.dwells.0.get(&(self.from, to));
+        known.map_or(self.before_any, |histogram| histogram.revise(&self.before_any))
+    }
+}
+
+impl Survival {
+    /// The probability to last longer than that.
+    pub(super) fn at(&self, elapsed: Duration) -> f64 {
+        let position = position(elapsed);
+        let (bucket, within) = (position as usize, position.fract());
+        let after = self.0.get(bucket + 1).unwrap_or(&self.0[BUCKETS]);
+        self.0[bucket.min(BUCKETS)] * (1.0 - within) + after * within
     }
 
-    /// How much of it is longer than this; within a bucket durations lie evenly.
-    fn longer(&self, than: Duration) -> f64 {
-        let at = position(than);
-        let beyond = |(bucket, &count): (usize, &f32)| {
-            let share = (bucket as f64 + 1.0 - at).clamp(0.0, 1.0);
-            f64::from(count) * share
-        };
-        self.0.iter().enumerate().map(beyond).sum()
+    /// How much longer what has lasted so long will last: shorter than the answer in this share of
+    /// cases. As coarse as the histograms, and then rather too short.
+    pub(super) fn remaining(&self, elapsed: Duration, share: f64) -> Duration {
+        let left = self.at(elapsed) * (1.0 - share);
+        let later = (position(elapsed) as usize + 1)..BUCKETS;
+        let last = later.take_while(|&bucket| self.0[bucket] > left).last();
+        last.map_or(Duration::ZERO, |bucket| time(bucket).saturating_sub(elapsed))
+    }
+}
+
+/// What is held of durations before anything is known.
+fn guess() -> Survival {
+    let share = |bucket| 1.0 / (1.0 + time(bucket).as_secs_f64() / GUESS.as_secs_f64());
+    Survival(std::array::from_fn(share))
+}
+
+impl Histogram {
+    /// What the counts make of what is held without them. Within a bucket durations lie evenly.
+    fn revise(&self, without: &Survival) -> Survival {
+        let all: f64 = self.0.iter().copied().map(f64::from).sum();
+        let (mut longer, mut revised) = (all, *without);
+        for (bucket, survival) in revised.0.iter_mut().enumerate() {
+            *survival = (longer + BACKED_BY * *survival) / (all + BACKED_BY);
+            longer = (longer - self.0.get(bucket).map_or(0.0, |count| f64::from(*count))).max(0.0);
+        }
+        revised
     }
 }
 
@@ -83,6 +105,6 @@ fn position(time: Duration) -> f64 {
 }
 
 /// Where a bucket begins.
-fn time(position: f64) -> Duration {
-    Duration::from_secs_f64((position / 2.0).exp2() / 1e3)
+fn time(bucket: usize) -> Duration {
+    Duration::from_secs_f64((bucket as f64 / 2.0).exp2() / 1e3)
 }

@@ -135,25 +135,31 @@ impl Predictor {
 
     /// The tasks that may come next, the likeliest first, when the active one has lasted so long.
     pub fn forecast(&self, elapsed: Duration) -> Vec<Forecast> {
-        let mut probabilities = self.mixture.blend(&self.experts());
-        let active = self.history.front().copied();
-        if let Some(active) = active {
-            // What usually had come by now is less likely to come at all.
-            let lasts = |to: usize| self.dwells.survival(active, TaskIndex(to as u32), elapsed);
-            for (to, probability) in probabilities.iter_mut().enumerate() {
-                *probability *= if to == active.index() { 0.0 } else { lasts(to) };
-            }
-            normalize(&mut probabilities);
-        }
-        let forecast = |(task, probability)| {
-            let when = |share| {
-                active.map_or(Duration::ZERO, |from| {
-                    self.dwells.remaining(from, task, elapsed, share)
-                })
+        let probabilities = self.mixture.blend(&self.experts());
+        let Some(active) = self.history.front().copied() else {
+            let at_once = |(task, probability)| {
+                let (soonest, expected) = (Duration::ZERO, Duration::ZERO);
+                Forecast { task, probability, soonest, expected }
             };
-            Forecast { task, probability, soonest: when(0.1), expected: when(0.5) }
+            return ranked(probabilities).map(at_once).collect();
         };
-        ranked(probabilities).filter(|(_, probability)| *probability > 0.0).map(forecast).collect()
+        let lasting = self.dwells.of(active);
+        let mut forecasts = Vec::with_capacity(probabilities.len());
+        for (task, probability) in (0..).map(TaskIndex).zip(probabilities) {
+            if task != active && probability > 0.0 {
+                let survival = lasting.before(task);
+                // What usually had come by now is less likely to come at all.
+                let probability = probability * survival.at(elapsed);
+                let soonest = survival.remaining(elapsed, 0.1);
+                let expected = survival.remaining(elapsed, 0.5);
+                forecasts.push(Forecast { task, probability, soonest, expected });
+            }
+        }
+        let sum: f64 = forecasts.iter().map(|next| next.probability).sum();
+        forecasts.iter_mut().for_each(|next| next.probability /= sum.max(f64::MIN_POSITIVE));
+        // Stable: of equally likely tasks the one of the lowest index comes first.
+        forecasts.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+        forecasts
     }
 
     /// The share of lately observed switches whose task had been ranked first, 0 to 1; 0 before
