@@ -4,9 +4,11 @@
 
 mod bench;
 mod bundle;
+mod call;
 mod demo;
 mod doctor;
 mod failure;
+mod foresee;
 mod frontier;
 mod interrupt;
 mod offline;
@@ -15,6 +17,7 @@ mod output;
 mod progress;
 mod reader;
 mod serve;
+mod status;
 
 use clap::{Args, Parser, Subcommand};
 use failure::Failure;
@@ -47,10 +50,14 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Make a task active.
     Switch(operate::SwitchArgs),
-    /// Show what a daemon holds and serves.
-    Status(operate::StatusArgs),
+    /// Tell which tasks a session may switch to next, so that they are loaded ahead.
+    Hint(foresee::HintArgs),
+    /// Load a task without making it active.
+    Prepare(foresee::PrepareArgs),
+    /// Show what a daemon holds and serves, and what it foresees.
+    Status(status::StatusArgs),
     /// List, open or close sessions.
-    Sessions(operate::SessionsArgs),
+    Sessions(status::SessionsArgs),
     /// Attach to a session and write what it serves as a dense safetensors file.
     Export(operate::ExportArgs),
     /// Measure this machine with a bundle: device limit, cold, half prefetched and resident
@@ -102,8 +109,10 @@ impl Cli {
             Command::Verify(args) => bundle::verify(&args),
             Command::Serve(args) => serve::serve(&args),
             Command::Switch(args) => operate::switch(&args),
-            Command::Status(args) => operate::status(&args),
-            Command::Sessions(args) => operate::sessions(&args),
+            Command::Hint(args) => foresee::hint(&args),
+            Command::Prepare(args) => foresee::prepare(&args),
+            Command::Status(args) => status::status(&args),
+            Command::Sessions(args) => status::sessions(&args),
             Command::Export(args) => operate::export(&args),
             Command::Bench(args) => bench::bench(&args),
             Command::Doctor(args) => doctor::doctor(&args),

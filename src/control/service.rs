@@ -1,15 +1,16 @@
-//! The calls of `TaskService`.
+//! The calls of `TaskService`: arguments checked, commands sent, answers awaited. How the engine's
+//! types are told in the protocol's is `convert`'s matter.
 
-use super::errors::{refusal, status};
+use super::{
+    convert::model,
+    errors::{refusal, status},
+};
 use crate::{
-    bundle::Bundle,
     engine::{
-        Clock, Command, EngineError, Handle, ModelStatus, Outcome, PoolStatus, Reply,
-        SessionStatus, StorageStatus, SwitchCommand, SwitchReport, Target,
+        Clock, Command, EngineError, Handle, HintCommand, ModelStatus, PrepareCommand, Reply,
+        SwitchCommand, Target,
     },
     proto::{self, task_service_server::TaskService},
-    residency::SlotCounts,
-    storage::CounterValues,
     units::Generation,
 };
 use std::{
@@ -25,6 +26,8 @@ use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 
 /// Longest request id.
 const MAX_REQUEST_ID_LEN: usize = 128;
+/// Longest time that a prepared task can be held.
+const MAX_HOLD: Duration = Duration::from_secs(3600);
 /// How much earlier than its caller a switch gives up, so that the answer can still be told: at
 /// the caller's own deadline the transport would cut the call off with CANCELLED.
 const ANSWER_TIME: Duration = Duration::from_millis(5);
@@ -52,7 +55,7 @@ impl TaskService for Service {
             request.into_inner();
         if request_id.len() > MAX_REQUEST_ID_LEN {
             let what = format!("request_id must have at most {MAX_REQUEST_ID_LEN} bytes");
-            return Err(refusal(Code::InvalidArgument, "BAD_REQUEST_ID", &what, HashMap::new()));
+            return Err(bad_argument("BAD_REQUEST_ID", &what));
         }
         let command = SwitchCommand {
             target: Target { model, session },
@@ -63,6 +66,35 @@ impl TaskService for Service {
             deadline,
         };
         let report = self.ask(deadline, |reply| Command::Switch(command, reply)).await?;
+        Ok(Response::new(report.into()))
+    }
+
+    async fn hint_tasks(
+        &self,
+        request: Request<proto::HintTasksRequest>,
+    ) -> Answer<proto::HintTasksResponse> {
+        let deadline = self.deadline(&request);
+        let proto::HintTasksRequest { model, session, hints } = request.into_inner();
+        let target = Target { model, session };
+        let command = HintCommand { target, hints: hints.into_iter().map(Into::into).collect() };
+        let report = self.ask(deadline, |reply| Command::Hint(command, reply)).await?;
+        Ok(Response::new(report.into()))
+    }
+
+    async fn prepare_task(
+        &self,
+        request: Request<proto::PrepareTaskRequest>,
+    ) -> Answer<proto::PrepareTaskResponse> {
+        let arrived = self.clock.now();
+        let deadline = self.deadline(&request);
+        let proto::PrepareTaskRequest { model, task, hold_ms } = request.into_inner();
+        let hold = Duration::from_millis(hold_ms);
+        if hold > MAX_HOLD {
+            let what = format!("hold_ms must be at most {}", MAX_HOLD.as_millis());
+            return Err(bad_argument("BAD_HOLD", &what));
+        }
+        let command = PrepareCommand { model, task, hold, arrived, deadline };
+        let report = self.ask(deadline, |reply| Command::Prepare(command, reply)).await?;
         Ok(Response::new(report.into()))
     }
 
@@ -149,6 +181,10 @@ impl Service {
     }
 }
 
+fn bad_argument(reason: &str, what: &str) -> Status {
+    refusal(Code::InvalidArgument, reason, what, HashMap::new())
+}
+
 /// When an answer has to be there, from the call's `grpc-timeout`.
 fn deadline(metadata: &MetadataMap, arrived: Duration) -> Option<Duration> {
     let timeout = parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
@@ -170,162 +206,6 @@ fn parse_timeout(text: &str) -> Option<Duration> {
         "u" => Some(Duration::from_micros(value)),
         "n" => Some(Duration::from_nanos(value)),
         _ => None,
-    }
-}
-
-fn amount(blocks: usize, block_bytes: u64) -> Option<proto::Amount> {
-    let blocks = blocks as u64;
-    Some(proto::Amount { blocks, bytes: blocks * block_bytes })
-}
-
-fn model(bundle: &Bundle) -> proto::Model {
-    let block = bundle.block();
-    let mut tasks: Vec<_> = bundle
-        .meta()
-        .tasks
-        .iter()
-        .map(|task| proto::Task {
-            name: task.name.clone(),
-            needed: amount(task.blocks as usize, block.bytes()),
-            retained: task.retained,
-        })
-        .collect();
-    tasks.sort_by(|a, b| a.name.cmp(&b.name));
-    proto::Model {
-        name: bundle.model().to_owned(),
-        bundle_id: bundle.id().to_string(),
-        block_rows: block.rows() as u32,
-        block_cols: block.cols() as u32,
-        dtype: format!("{:?}", block.dtype()),
-        total: amount(bundle.len(), block.bytes()),
-        base_bytes: bundle.base().bytes(),
-        tasks,
-    }
-}
-
-impl From<SwitchReport> for proto::SwitchTaskResponse {
-    fn from(report: SwitchReport) -> Self {
-        let SwitchReport {
-            generation,
-            outcome,
-            block_bytes,
-            needed,
-            reused,
-            read,
-            evicted,
-            timing,
-            ..
-        } = report;
-        let outcome = match outcome {
-            Outcome::AlreadyActive => proto::SwitchOutcome::AlreadyActive,
-            Outcome::Resident => proto::SwitchOutcome::Resident,
-            Outcome::PartlyPrefetched => proto::SwitchOutcome::PartlyPrefetched,
-            Outcome::Loaded => proto::SwitchOutcome::Loaded,
-        };
-        let us = |time: Duration| time.as_micros() as u64;
-        Self {
-            generation: generation.0,
-            outcome: outcome.into(),
-            needed: amount(needed, block_bytes),
-            reused: amount(reused, block_bytes),
-            prefetched: amount(0, block_bytes),
-            read: amount(read, block_bytes),
-            evicted: amount(evicted, block_bytes),
-            timing: Some(proto::SwitchTiming {
-                queue_us: us(timing.queue),
-                plan_us: us(timing.plan),
-                read_us: us(timing.read),
-                verify_us: us(timing.verify),
-                publish_us: us(timing.publish),
-                total_us: us(timing.total()),
-            }),
-        }
-    }
-}
-
-impl From<SessionStatus> for proto::SessionStatus {
-    fn from(status: SessionStatus) -> Self {
-        let SessionStatus {
-            model,
-            session,
-            task,
-            generation,
-            pending_task,
-            clients,
-            draining_generations,
-            ..
-        } = status;
-        Self {
-            model,
-            session,
-            task: task.unwrap_or_default(),
-            generation: generation.0,
-            pending_task: pending_task.unwrap_or_default(),
-            clients: clients as u32,
-            draining_generations: draining_generations as u32,
-        }
-    }
-}
-
-impl From<ModelStatus> for proto::ModelStatus {
-    fn from(status: ModelStatus) -> Self {
-        let ModelStatus {
-            name,
-            bundle_id,
-            pool,
-            sessions,
-            quarantined,
-            read_again,
-            mismatched,
-            request_bytes,
-            direct_io,
-            ..
-        } = status;
-        let PoolStatus { slot_bytes, base_bytes, slots, pinned, locked, huge_bytes } = pool;
-        let SlotCounts { free, filling, verifying, resident, lost } = slots;
-        let all = free + filling + verifying + resident + lost;
-        Self {
-            name,
-            bundle_id,
-            pool: Some(proto::PoolStatus {
-                slot_bytes,
-                base_bytes,
-                slots: all as u64,
-                free: free as u64,
-                filling: filling as u64,
-                verifying: verifying as u64,
-                resident: resident as u64,
-                lost: lost as u64,
-                pinned: pinned as u64,
-                locked,
-                huge_bytes,
-            }),
-            sessions: sessions.into_iter().map(Into::into).collect(),
-            quarantined_blocks: quarantined as u64,
-            direct_io,
-            blocks_read_again: read_again,
-            blocks_mismatched: mismatched,
-            request_bytes,
-            // The engine knows nothing of it.
-            storage: None,
-        }
-    }
-}
-
-impl From<StorageStatus> for proto::StorageStatus {
-    fn from(status: StorageStatus) -> Self {
-        let StorageStatus { backend, fallback, counters } = status;
-        let CounterValues { reads, bytes, failed, short, again, stray } = counters;
-        Self {
-            backend: backend.to_string(),
-            fallback_reason: fallback.map_or_else(String::new, |reason| reason.to_string()),
-            reads,
-            read_bytes: bytes,
-            failed_reads: failed,
-            short_reads: short,
-            deferred_reads: again,
-            stray_completions: stray,
-        }
     }
 }
 

@@ -71,7 +71,8 @@ def test_reflection_answers_in_both_versions(channel: grpc.Channel, version: str
 
 def test_reflection_describes_every_call(service: TaskService) -> None:
     methods = service.descriptor.methods_by_name
-    assert {"SwitchTask", "OpenSession", "CloseSession", "ListModels", "GetStatus"} <= set(methods)
+    sessions, foresight = {"OpenSession", "CloseSession"}, {"HintTasks", "PrepareTask"}
+    assert {"SwitchTask", "ListModels", "GetStatus"} | sessions | foresight <= set(methods)
     for name, method in methods.items():
         assert (method.input_type.name, method.output_type.name) == (f"{name}Request", f"{name}Response")
 
@@ -150,3 +151,23 @@ def test_a_session_opens_switches_and_closes(service: TaskService) -> None:
     assert twice.value.code() == grpc.StatusCode.ALREADY_EXISTS
     service.call("CloseSession", session="rear")
     assert service.generation() == default
+
+
+def test_a_prepared_task_is_resident_when_it_is_switched_to(service: TaskService, mesh: Mesh) -> None:
+    service.switch("city")
+    prepared = service.call("PrepareTask", task="rain", hold_ms=60_000)
+    assert prepared.needed.blocks == mesh.task_set("rain").sum()
+    switched = service.switch("rain")
+    assert (switched.needed, switched.read.blocks) == (prepared.needed, 0)
+    with pytest.raises(grpc.RpcError) as refused:
+        service.call("PrepareTask", task="rain", hold_ms=3_600_001)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert error_info(refused.value).reason == "BAD_HOLD"
+
+
+def test_hints_are_told_apart_from_what_cannot_be(service: TaskService) -> None:
+    hints = [("fog", 0.5), ("park", float("nan")), ("submarine", 1.0), ("fog", 0.1), ("rain", 1.0)]
+    told = service.call("HintTasks", hints=[{"task": task, "probability": p} for task, p in hints])
+    assert (told.accepted, told.ignored) == (2, 3)
+    forgotten = service.call("HintTasks")
+    assert (forgotten.accepted, forgotten.ignored) == (0, 0)
