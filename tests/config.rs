@@ -59,6 +59,22 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
 }
 
 #[test]
+fn prefetching_and_the_folder_of_the_state_are_set_by_themselves() {
+    let set = parse(&with("prefetch: {enabled: false}\nstate_dir: /data/learnt")).unwrap();
+    assert!(!set.prefetch.enabled);
+    let default = parse(MODEL).unwrap();
+    assert_eq!(set.prefetch.waste_bytes_per_s, default.prefetch.waste_bytes_per_s);
+    assert!(default.prefetch.enabled);
+    assert_eq!(set.state_dir, Path::new("/data/learnt"));
+    let bounds = "prefetch: {waste_bytes_per_s: 1MiB}";
+    assert_eq!(parse(&with(bounds)).unwrap().prefetch.waste_bytes_per_s, 1 << 20);
+    assert!(parse(&with("prefetch: {waste_bytes_per_s: 1TiB}")).is_ok());
+    for wrong in ["prefetch: {enabled: 1}", "prefetch: {waste_bytes_per_s: -1}", "state_dir: []"] {
+        assert!(parse(&with(wrong)).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn c1_a_missing_file_is_named() {
     let error = Config::load(Path::new("/nowhere/synchromesh.yaml")).unwrap_err();
     assert!(matches!(error, ConfigError::Read { .. }));
@@ -94,6 +110,7 @@ fn c3_an_unknown_key_refuses_the_file_at_every_level() {
         "limits: {x: 1}",
         "log: {level: info}",
         "peers: {users: [1]}",
+        "prefetch: {waste: 1MiB}",
     ] {
         let error = parse(&with(text)).unwrap_err().to_string();
         assert!(error.contains("unknown field") && error.contains("line 2"), "{error}");
@@ -116,6 +133,9 @@ fn c4_zero_negative_overflowing_and_oversized_values_are_refused() {
         ("storage: {reads_in_flight: 5000}", "storage.reads_in_flight"),
         ("storage: {read_bytes: 4095}", "storage.read_bytes"),
         ("storage: {read_bytes: 1GiB}", "storage.read_bytes"),
+        ("prefetch: {waste_bytes_per_s: 0}", "prefetch.waste_bytes_per_s"),
+        ("prefetch: {waste_bytes_per_s: 1048575}", "prefetch.waste_bytes_per_s"),
+        ("prefetch: {waste_bytes_per_s: 1025GiB}", "prefetch.waste_bytes_per_s"),
         ("limits: {switch_timeout_ms: 0}", "limits.switch_timeout_ms"),
         ("limits: {drain_timeout_ms: 3600001}", "limits.drain_timeout_ms"),
         ("limits: {clients_per_session: 0}", "limits.clients_per_session"),
@@ -155,6 +175,9 @@ fn c6_relative_paths_are_refused() {
         assert_eq!(keys(&text), ["models[0].bundle"], "{path}");
     }
     assert_eq!(keys(&with("listen: {control: c.sock}")), ["listen.control"]);
+    for path in ["state", "./state", "/var/../state", "''"] {
+        assert_eq!(keys(&with(&format!("state_dir: {path}"))), ["state_dir"], "{path}");
+    }
     let long = format!("listen: {{attach: /{}}}", "x".repeat(107));
     assert_eq!(keys(&with(&long)), ["listen.attach"]);
 }

@@ -2,7 +2,9 @@
 //!
 //! All of control, attach and engine share one thread; reading and verifying have their own.
 
+mod saver;
 mod socket;
+mod state;
 
 use crate::{
     attach::Attach,
@@ -19,13 +21,17 @@ use std::{io, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
     time::timeout,
 };
 
 pub use socket::SocketError;
+pub use state::Keeper;
 
 /// How long connections may take to end once switches are done.
 const HANG_UP: Duration = Duration::from_millis(500);
+/// How long writing what was learnt may take at the end.
+const LAST_SAVE: Duration = Duration::from_secs(5);
 
 /// Why the daemon does not serve.
 #[derive(Debug, Error)]
@@ -60,16 +66,17 @@ pub enum DaemonError {
 
 /// Serves until SIGTERM or SIGINT, then finishes what runs.
 pub fn serve(config: &Config) -> Result<(), DaemonError> {
-    let models = load(config)?;
+    let mut keeper = Keeper::open(&config.state_dir);
+    let models = load(config, &mut keeper)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve_models(config, models));
-    // Its end would wait for reads that the storage may never finish. Slots own their memory, and
+    let served = runtime.block_on(serve_models(config, models, keeper));
+    // Its end would wait for reads and writes that a device may never finish. Slots own their memory, and
     // the process ends next.
     std::mem::forget(runtime);
     served
 }
 
-fn load(config: &Config) -> Result<Vec<Model>, DaemonError> {
+fn load(config: &Config, keeper: &mut Keeper) -> Result<Vec<Model>, DaemonError> {
     let mut models = Vec::<Model>::with_capacity(config.models.len());
     for ModelConfig { bundle, pool_bytes, initial_task: _ } in &config.models {
         let (bundle, lock_memory) = (bundle.clone(), config.lock_memory);
@@ -78,6 +85,9 @@ fn load(config: &Config) -> Result<Vec<Model>, DaemonError> {
         let request_bytes = model.measure(&config.storage);
         if models.iter().any(|other| other.name() == model.name()) {
             return Err(DaemonError::SameModel(model.name().to_owned()));
+        }
+        if let Some(foresight) = keeper.load(model.name()) {
+            model.relearn(&foresight);
         }
         tracing::info!(
             model = model.name(),
@@ -93,7 +103,11 @@ fn load(config: &Config) -> Result<Vec<Model>, DaemonError> {
     Ok(models)
 }
 
-async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonError> {
+async fn serve_models(
+    config: &Config,
+    models: Vec<Model>,
+    keeper: Keeper,
+) -> Result<(), DaemonError> {
     let mut stop = StopSignal::new()?;
     let listen = &config.listen;
     // Held until the end: dropped, they remove the sockets.
@@ -127,6 +141,8 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
     let failed =
         |source| ServerError::Listen { address: attach_path.path().display().to_string(), source };
     let attach = tokio::spawn(attach.map_err(failed)?.serve(engine.clone()));
+    let (last, last_learnt) = oneshot::channel();
+    let saver = tokio::spawn(saver::run(engine.clone(), keeper, last_learnt));
 
     server.set_serving(true).await;
     tracing::info!(control = %listen.control.display(), attach = %listen.attach.display(), "ready");
@@ -136,6 +152,8 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
     server.set_serving(false).await;
+    // A drained engine answers no more.
+    let learnt = saver::learnt(&engine).await;
     engine.tell(Command::Drain).await;
     if timeout(config.limits.drain_timeout, engine_loop).await.is_err() {
         tracing::warn!("switches were still running at the drain timeout; they are given up");
@@ -143,6 +161,11 @@ async fn serve_models(config: &Config, models: Vec<Model>) -> Result<(), DaemonE
     // Clients may keep connections open for as long as they live.
     let _ = timeout(HANG_UP, server.stop()).await;
     attach.abort();
+    // If it has ended already, there is nobody to tell.
+    let _ = last.send(learnt);
+    if timeout(LAST_SAVE, saver).await.is_err() {
+        tracing::warn!("what was learnt was not written in time; it is given up");
+    }
     Ok(())
 }
 

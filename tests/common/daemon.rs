@@ -119,6 +119,15 @@ impl Daemon {
         synchromesh::client::connect(&self.control()).await.expect("the daemon listens")
     }
 
+    /// Stops it, and starts another in the same folder.
+    pub(crate) fn restart(mut self) -> Self {
+        assert_eq!(self.stop(), Some(0), "{:?}", self.log());
+        let nothing = tempfile::tempdir().expect("a temporary folder");
+        let mut next = Self::spawn(std::mem::replace(&mut self.folder, nothing));
+        assert!(next.wait_for("ready"), "{:?}", next.log());
+        next
+    }
+
     /// Sends SIGTERM and gives the exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -134,7 +143,8 @@ impl Drop for Daemon {
     }
 }
 
-/// Writes a configuration with sockets in `folder`.
+/// Writes a configuration with sockets in `folder`. What it does not say of prefetching and of
+/// state is that there is no prefetching, and that state is in `folder`, too.
 pub(crate) fn write_config(folder: &Path, models: &str) {
     write_config_with(folder, "reflection: true", models);
 }
@@ -143,6 +153,13 @@ fn write_config_with(folder: &Path, listen: &str, models: &str) {
     let shown = folder.display();
     let listen =
         format!("{{control: {shown}/control.sock, attach: {shown}/attach.sock, {listen}}}");
-    let text = format!("{models}listen: {listen}\nlock_memory: false\n");
+    let mut text = format!("{models}listen: {listen}\nlock_memory: false\n");
+    // What is loaded ahead would change what a switch is expected to find.
+    let others = [("prefetch", "{enabled: false}".to_owned()), ("state_dir", shown.to_string())];
+    for (key, value) in others {
+        if !text.contains(&format!("{key}:")) {
+            text += &format!("{key}: {value}\n");
+        }
+    }
     fs::write(folder.join("synchromesh.yaml"), text).expect("a folder");
 }

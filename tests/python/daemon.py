@@ -72,7 +72,10 @@ def serve(bundle: Path, through: Sequence[str | Path] = (), log: IO[str] | None 
     with TemporaryDirectory(prefix="synchromesh-") as folder:
         config = Path(folder, "synchromesh.yaml")
         listen = f"{{control: {folder}/control.sock, attach: {folder}/attach.sock}}"
-        config.write_text(f"models: [{{bundle: {bundle}, pool_bytes: 1MiB}}]\nlisten: {listen}\nlock_memory: false\n")
+        models = f"[{{bundle: {bundle}, pool_bytes: 1MiB}}]"
+        # What is loaded ahead would change what a switch is expected to find.
+        others = f"lock_memory: false\nprefetch: {{enabled: false}}\nstate_dir: {folder}\n"
+        config.write_text(f"models: {models}\nlisten: {listen}\n{others}")
         process = subprocess.Popen([*through, BINARY, "serve", "--config", config], stderr=log)
         daemon = Daemon(Path(folder), process)
         try:

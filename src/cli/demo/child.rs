@@ -105,13 +105,14 @@ impl<'a> Daemon<'a> {
 
 const LOG: &str = "daemon.log";
 
-/// JSON, which is YAML. Everything but the pool is what the daemon does by default, except that
-/// locking the pool takes a right that not every user has.
+/// JSON, which is YAML. Everything but the pool and the places is what the daemon does by default,
+/// except that locking the pool takes a right that not every user has.
 fn configuration(place: &Place, pool_bytes: u64) -> String {
     let config = serde_json::json!({
         "models": [{ "bundle": place.bundle(), "pool_bytes": pool_bytes }],
         "listen": { "control": place.control(), "attach": place.attach() },
         "lock_memory": false,
+        "state_dir": place.path(),
         // A large model may be on a slow disk; Ctrl-C still works.
         "limits": { "switch_timeout_ms": 600_000 },
     });
