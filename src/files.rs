@@ -7,7 +7,7 @@
 use rustix::fs::OFlags;
 use std::{
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, Read, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -78,13 +78,25 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 
 /// Reads a text file of at most `limit` bytes.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    text_of(open_regular(path)?, limit)
+}
+
+/// Reads text of at most `limit` bytes to its end.
+pub fn text_of(source: impl Read, limit: u64) -> io::Result<String> {
     let mut text = String::new();
-    open_regular(path)?.take(limit + 1).read_to_string(&mut text)?;
+    source.take(limit + 1).read_to_string(&mut text)?;
     if text.len() as u64 > limit {
         let what = format!("larger than {limit} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
     }
     Ok(text)
+}
+
+/// Writes a text file, whole or not at all.
+pub fn write_text(target: &Path, text: &str) -> io::Result<()> {
+    let file = AtomicFile::create(target)?;
+    file.file().write_all(text.as_bytes())?;
+    file.commit()
 }
 
 /// Whether both paths lead to one file that exists, under whatever names.
@@ -104,7 +116,6 @@ pub fn folder(target: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
 
     #[test]
     fn what_is_not_a_regular_file_is_neither_replaced_nor_read() {

@@ -18,6 +18,7 @@ pub mod predict;
 pub mod proto;
 pub mod residency;
 pub mod storage;
+pub mod trace;
 pub mod units;
 pub mod wire;
 

@@ -11,7 +11,7 @@ use std::{
 /// its own only.
 const LAYERS: [&[&str]; 9] = [
     &["units", "files"],
-    &["bundle", "config", "proto"],
+    &["bundle", "config", "proto", "trace"],
     &["device"],
     &["storage", "compile", "wire"],
     &["predict", "residency"],

@@ -9,13 +9,10 @@ use super::{
 };
 use crate::{
     compile::{self, Alignment, CompileError, Method, Progress, Recipe},
-    files::AtomicFile,
+    files::write_text,
 };
 use clap::Args;
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct RecipeArgs {
@@ -60,12 +57,6 @@ pub(super) fn align(args: &AlignArgs) -> Result<(), Failure> {
     let align = |recipe: &Recipe, progress: &dyn Progress| compile::align(recipe, masks, progress);
     let alignment = with_recipe(&args.recipe, align)?;
     if json { print_json(&alignment) } else { print(&render(&alignment)) }
-}
-
-fn write_text(path: &Path, text: &str) -> Result<(), std::io::Error> {
-    let file = AtomicFile::create(path)?;
-    file.file().write_all(text.as_bytes())?;
-    file.commit()
 }
 
 /// Packs each task's own best mask.

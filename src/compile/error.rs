@@ -5,7 +5,10 @@ use super::{
     recipe::RecipeError,
     reconstruct::{MomentFault, SolveError},
 };
-use crate::bundle::{MAX_BLOCKS, ShapeError, WriteError};
+use crate::{
+    bundle::{MAX_BLOCKS, ShapeError, WriteError},
+    trace::BadLine,
+};
 use safetensors::{Dtype, SafeTensorError};
 use std::{env, fmt, io, path::PathBuf};
 use thiserror::Error;
@@ -200,14 +203,12 @@ pub enum InputError {
     #[error("reconstruct: weights of {0:?} cannot be solved for: only F32, F16 and BF16 can")]
     ReconstructType(Dtype),
     /// A line of a trace that cannot be used.
-    #[error("{at}: line {line}: {fault}")]
+    #[error("{at}: {source}")]
     Trace {
         /// The trace.
         at: Origin,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        fault: TraceFault,
+        /// The line, and what is wrong with it.
+        source: BadLine,
     },
     /// A trace in which nothing is switched.
     #[error("{0}: no switch from one task to another is in it")]
@@ -224,23 +225,6 @@ pub enum InputError {
         tensor: String,
         /// What is wrong with it.
         fault: TensorFault,
-    },
-}
-
-/// What is wrong with a line of a trace.
-#[derive(Debug, Error)]
-pub enum TraceFault {
-    /// Not an object with `at_ms` and `task`.
-    #[error("not a JSON object with `at_ms` and `task`: {0}")]
-    Syntax(#[from] serde_json::Error),
-    /// A task that is not in the recipe.
-    #[error("no task is named {0:?}")]
-    Task(String),
-    /// Time that goes back.
-    #[error("`at_ms` is {at_ms}, before that of the line before")]
-    Order {
-        /// The time.
-        at_ms: u64,
     },
 }
 

@@ -27,7 +27,7 @@ mod transitions;
 
 pub use align::{FrontierPoint, Method};
 pub use diffs::{SwitchReads, switch_reads};
-pub use error::{CompileError, Expected, InputError, Origin, TensorFault, TraceFault};
+pub use error::{CompileError, Expected, InputError, Origin, TensorFault};
 pub use progress::Progress;
 pub use recipe::{KeyFault, Recipe, RecipeError, RecipeFault};
 pub use reconstruct::{MomentFault, SolveError};

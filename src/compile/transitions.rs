@@ -4,16 +4,17 @@
 //! switches, the share of each ordered pair of tasks.
 
 use super::{
-    error::{InputError, Origin, TraceFault},
+    error::{InputError, Origin},
     recipe::{Task, Transitions},
     taskset::TaskSet,
 };
-use crate::{files::read_text, units::TaskIndex};
-use serde::Deserialize;
+use crate::{
+    files::read_text,
+    trace::{self, MAX_TRACE_BYTES},
+    units::TaskIndex,
+};
 use std::path::Path;
 
-/// Largest trace.
-const MAX_TRACE_BYTES: u64 = 64 << 20;
 /// Rounds of power iteration, enough for chains that forget slowly.
 const ROUNDS: usize = 4096;
 
@@ -21,13 +22,6 @@ const ROUNDS: usize = 4096;
 /// one task.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Switches(Vec<Vec<f64>>);
-
-/// A line of a trace: a task became active.
-#[derive(Deserialize)]
-struct Step {
-    at_ms: u64,
-    task: String,
-}
 
 impl Switches {
     /// What a recipe says.
@@ -100,22 +94,13 @@ fn count(path: &Path, tasks: &[Task]) -> Result<Vec<Vec<f64>>, InputError> {
     let at = Origin { key: "transitions.trace".into(), path: path.to_owned() };
     let text = read_text(path, MAX_TRACE_BYTES)
         .map_err(|source| InputError::Read { at: at.clone(), source })?;
+    let position = |name: &str| tasks.iter().position(|task| task.name == name);
+    let steps = trace::parse(&text, |name| position(name).is_some())
+        .map_err(|source| InputError::Trace { at: at.clone(), source })?;
+    let active: Vec<_> = steps.iter().filter_map(|step| position(&step.task)).collect();
     let mut counts = vec![vec![0.0; tasks.len()]; tasks.len()];
-    let (mut active, mut last_ms) = (None, 0);
-    for (line, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()) {
-        let wrong = |fault| InputError::Trace { at: at.clone(), line, fault };
-        let Step { at_ms, task } = serde_json::from_str(text).map_err(|e| wrong(e.into()))?;
-        let Some(to) = tasks.iter().position(|known| known.name == task) else {
-            return Err(wrong(TraceFault::Task(task)));
-        };
-        if at_ms < last_ms {
-            return Err(wrong(TraceFault::Order { at_ms }));
-        }
-        last_ms = at_ms;
-        match active.replace(to) {
-            Some(from) if from != to => counts[from][to] += 1.0,
-            _ => {}
-        }
+    for pair in active.windows(2).filter(|pair| pair[0] != pair[1]) {
+        counts[pair[0]][pair[1]] += 1.0;
     }
     if tasks.len() > 1 && counts.iter().flatten().all(|&count| count == 0.0) {
         return Err(InputError::EmptyTrace(at));
