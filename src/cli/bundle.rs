@@ -192,7 +192,7 @@ impl Totals {
 }
 
 /// A file that cannot be opened is named wrongly; one that is refused is wrong itself.
-fn failure(error: OpenError) -> Failure {
+pub(super) fn failure(error: OpenError) -> Failure {
     match error {
         OpenError::Io { .. } => Failure::usage(error),
         OpenError::Refused { .. } => Failure::failed(error),

@@ -1,8 +1,11 @@
-//! One call of a daemon, and what to say if it fails. Shows no response.
+//! Calls of a daemon, and what to say if it fails. Shows no response.
 
 use super::{DaemonArgs, failure::Failure};
 use crate::client::{self, Control};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use thiserror::Error;
 use tokio::time::timeout;
 use tonic::{Code, Request, Status};
@@ -32,6 +35,12 @@ pub(super) fn loading<T>(message: T, timeout_ms: Option<u64>) -> (Request<T>, Du
     (request, given.unwrap_or(LOADING_LIMIT) + ANSWER_LIMIT)
 }
 
+/// Connects to a daemon.
+pub(super) async fn connect(control: &Path) -> Result<Control, Failure> {
+    let unreachable = |source| Unreachable { socket: control.to_owned(), source };
+    client::connect(control).await.map_err(unreachable).map_err(Failure::failed)
+}
+
 /// Connects, makes one call, and gives its response.
 pub(super) fn call<T>(
     daemon: &DaemonArgs,
@@ -40,10 +49,8 @@ pub(super) fn call<T>(
 ) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(async {
-        let unreachable = |source| Unreachable { socket: daemon.control.clone(), source };
         let answer = async {
-            let client = client::connect(&daemon.control).await;
-            let mut client = client.map_err(unreachable).map_err(Failure::failed)?;
+            let mut client = connect(&daemon.control).await?;
             call(&mut client).await.map_err(|status| Failure::failed(refused(&status)))
         };
         match timeout(limit, answer).await {
@@ -54,7 +61,7 @@ pub(super) fn call<T>(
 }
 
 /// A status in words, with the stable reason.
-fn refused(status: &Status) -> String {
+pub(super) fn refused(status: &Status) -> String {
     use tonic_types::StatusExt as _;
     let details = status.get_error_details();
     let reason = details.error_info().map_or("", |info| info.reason.as_str());

@@ -16,6 +16,7 @@ mod operate;
 mod output;
 mod progress;
 mod reader;
+mod replay;
 mod serve;
 mod status;
 
@@ -63,6 +64,9 @@ enum Command {
     /// Measure this machine with a bundle: device limit, cold, half prefetched and resident
     /// switches, reloading, calls; side by side.
     Bench(bench::BenchArgs),
+    /// Play a trace of task switches: in virtual time against ways to foresee, or against a daemon.
+    /// Makes traces up, too.
+    Replay(replay::ReplayArgs),
     /// Say what this machine offers: io_uring, huge pages, locked memory, direct reads.
     Doctor(doctor::DoctorArgs),
     /// Work with configurations.
@@ -115,6 +119,7 @@ impl Cli {
             Command::Sessions(args) => status::sessions(&args),
             Command::Export(args) => operate::export(&args),
             Command::Bench(args) => bench::bench(&args),
+            Command::Replay(args) => replay::replay(&args),
             Command::Doctor(args) => doctor::doctor(&args),
             Command::Config(ConfigCommand::Check(args)) => serve::check(&args),
         };

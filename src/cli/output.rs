@@ -33,6 +33,15 @@ pub(super) fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 
+/// Microseconds with a unit.
+pub(super) fn time(us: f64) -> String {
+    match us {
+        ..1e3 => format!("{us:.0} µs"),
+        1e3..1e6 => format!("{:.2} ms", us / 1e3),
+        _ => format!("{:.2} s", us / 1e6),
+    }
+}
+
 /// Rows of cells under a heading; the first column stands left, the others right.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,

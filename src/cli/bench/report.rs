@@ -3,7 +3,7 @@
 use super::{Pair, measure::Series};
 use crate::{
     bundle::Bundle,
-    cli::output::{Table, bytes},
+    cli::output::{Table, bytes, time},
     engine::StorageStatus,
 };
 use serde::Serialize;
@@ -187,10 +187,6 @@ impl Ratios {
         }
         text
     }
-}
-
-fn time(us: f64) -> String {
-    if us < 1000.0 { format!("{us:.0} µs") } else { format!("{:.2} ms", us / 1e3) }
 }
 
 #[cfg(test)]
