@@ -179,7 +179,7 @@ impl Engine {
                 Err(error) => drop(reply.send(Err(error))),
             },
             Command::Learnt { reply } => {
-                let _ = reply.send(Ok(self.models.iter().map(Model::learnt).collect()));
+                let _ = reply.send(Ok(self.models.iter_mut().map(Model::learnt).collect()));
             }
             Command::OpenSession { target, reply } => {
                 let opened = self.find(&target.model);

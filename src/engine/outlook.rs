@@ -82,7 +82,8 @@ impl Outlook {
         self.likely = overruled(&self.hints, now, forecast);
     }
 
-    fn learn(&mut self) {
+    /// Learns from the switches since the last time.
+    pub(super) fn learn(&mut self) {
         for (task, at) in self.news.drain(..) {
             let dwell = self.since.map(|since| at.saturating_sub(since));
             self.predictor.observe(task, dwell);

@@ -73,7 +73,8 @@ impl Model {
     }
 
     /// All that was learnt of this model's sessions.
-    pub(super) fn learnt(&self) -> Learnt {
+    pub(super) fn learnt(&mut self) -> Learnt {
+        self.sessions.iter_mut().flatten().for_each(|session| session.outlook.learn());
         let bundle = self.bundle();
         let open = self.open_sessions();
         let switches = open.map(|session| session.outlook.learnt()).sum::<u64>();

@@ -112,6 +112,8 @@ fn configuration(place: &Place, pool_bytes: u64) -> String {
         "models": [{ "bundle": place.bundle(), "pool_bytes": pool_bytes }],
         "listen": { "control": place.control(), "attach": place.attach() },
         "lock_memory": false,
+        // What a switch reads is to be seen, not what foresight spares it.
+        "prefetch": { "enabled": false },
         "state_dir": place.path(),
         // A large model may be on a slow disk; Ctrl-C still works.
         "limits": { "switch_timeout_ms": 600_000 },

@@ -190,7 +190,8 @@ impl Report {
              average; chosen apart, they would differ by {}\n\
              norms: {norms} (seeded, heavy-tailed, one set a task)\n\
              pool:  {}, {:.2} times what a task needs: the least for switches during which the old\n       \
-             task goes on; what it still holds of earlier tasks need not be read again\n",
+             task goes on; what it still holds of earlier tasks need not be read again; nothing\n       \
+             is loaded ahead (`synchromesh replay` shows what that spares)\n",
             bytes(*size),
             self.model.block_rows,
             self.model.block_cols,
