@@ -18,6 +18,7 @@ use synchromesh::{
 /// How likely the followers of a history are, the favourite first.
 const CHANCES: [f64; 3] = [0.7, 0.2, 0.1];
 const SEEDS: u64 = 10;
+const HORIZON: Duration = Duration::from_secs(1);
 /// Switches to learn from, and then to be judged by.
 const LEARNT: usize = 500;
 const JUDGED: usize = 1000;
@@ -131,7 +132,7 @@ impl Contest {
     fn run(&mut self, source: &mut Source, switches: usize) -> Hits {
         let mut hits = Hits::default();
         for _ in 0..switches {
-            let ranked = self.ours.forecast(Duration::ZERO).first().map(|next| next.task);
+            let ranked = self.ours.forecast(Duration::ZERO, HORIZON).first().map(|next| next.task);
             let (best, came) = source.next();
             hits.best += usize::from(best == came);
             hits.ours += usize::from(ranked == Some(TaskIndex(came as u32)));
@@ -236,17 +237,19 @@ fn commuter() -> Predictor {
 #[test]
 fn it_knows_what_comes_and_about_when() {
     let mut predictor = commuter();
-    let next = predictor.forecast(Duration::ZERO)[0];
+    let next = predictor.forecast(Duration::ZERO, HORIZON)[0];
     assert_eq!(next.task, TaskIndex(0));
     assert!(next.probability > 0.9 && predictor.confidence() > 0.9, "{next:?}");
     // The road has lasted since home was left; dwell is the time in the task before.
     predictor.observe(TaskIndex(0), Some(Duration::from_secs(40)));
-    let next = predictor.forecast(Duration::ZERO)[0];
+    let next = predictor.forecast(Duration::ZERO, HORIZON)[0];
     assert_eq!(next.task, TaskIndex(1));
     let about = |time: Duration, seconds: f64| (0.5..2.0).contains(&(time.as_secs_f64() / seconds));
     assert!(about(next.expected, 5.0), "{next:?}");
-    assert!(next.soonest <= next.expected, "{next:?}");
-    let later = predictor.forecast(Duration::from_secs(4))[0];
+    assert!(next.near < 0.2, "not within a second: {next:?}");
+    let soon = predictor.forecast(Duration::ZERO, Duration::from_secs(20))[0];
+    assert!(soon.near > 0.8 && soon.near <= soon.probability, "{soon:?}");
+    let later = predictor.forecast(Duration::from_secs(4), HORIZON)[0];
     assert!(later.expected < next.expected, "{later:?}");
 }
 
@@ -262,7 +265,7 @@ fn time_that_has_passed_tells_what_comes() {
     // A short stay of task 0 is followed by 2, a long one by 1, so that either may come at first.
     predictor.interrupt();
     predictor.observe(TaskIndex(0), None);
-    let first = |elapsed| predictor.forecast(Duration::from_secs(elapsed))[0].task;
+    let first = |elapsed| predictor.forecast(Duration::from_secs(elapsed), HORIZON)[0].task;
     assert_eq!(first(10), TaskIndex(1), "by then the short stay would be over");
 }
 
@@ -271,7 +274,7 @@ fn before_anything_was_seen_the_bundle_says_what_follows() {
     let shares = vec![vec![0.0, 0.6, 0.2], vec![0.1, 0.0, 0.1], vec![0.0, 0.0, 0.0]];
     let mut predictor = Predictor::new(Arc::new(Prior::new(&shares)));
     predictor.observe(TaskIndex(0), None);
-    let ranked = predictor.forecast(Duration::ZERO);
+    let ranked = predictor.forecast(Duration::ZERO, HORIZON);
     let ranked: Vec<_> = ranked.iter().map(|next| (next.task.0, next.probability)).collect();
     assert_eq!(ranked[0].0, 1);
     assert!((ranked[0].1 - 0.75).abs() < 1e-9, "{ranked:?}");
@@ -292,7 +295,8 @@ fn what_was_kept_is_what_it_was_and_what_cannot_be_is_left_out() {
         before.observe(TaskIndex(task), None);
         back.observe(TaskIndex(task), None);
     }
-    let (before, back) = (before.forecast(Duration::ZERO), back.forecast(Duration::ZERO));
+    let (before, back) =
+        (before.forecast(Duration::ZERO, HORIZON), back.forecast(Duration::ZERO, HORIZON));
     for (before, back) in before.iter().zip(&back) {
         assert_eq!(before.task, back.task);
         assert!((before.probability - back.probability).abs() < 1e-3, "{before:?}, {back:?}");
@@ -307,7 +311,7 @@ fn what_was_kept_is_what_it_was_and_what_cannot_be_is_left_out() {
     wrong.dwells[0].counts.push((usize::MAX, 1e30));
     let mut sane = Predictor::restore(prior, &wrong, |task| Some(TaskIndex(task)));
     sane.observe(TaskIndex(0), None);
-    let forecast = sane.forecast(Duration::from_secs(1));
+    let forecast = sane.forecast(Duration::from_secs(1), HORIZON);
     let sum: f64 = forecast.iter().map(|next| next.probability).sum();
     assert!((sum - 1.0).abs() < 1e-9, "{forecast:?}");
 }

@@ -5,7 +5,6 @@
 //! next one. What is worth loading is `foresight`'s business.
 
 use super::{
-    foresight::Class,
     model::{Context, Model},
     plan::Shape,
 };
@@ -95,14 +94,12 @@ impl Model {
                 step => return step,
             }
         }
-        let Some(Class { tasks, pressing, .. }) = self.foresight.classes.first().cloned() else {
-            return Step::Done;
-        };
+        let Some(class) = self.foresight.classes.first().cloned() else { return Step::Done };
         self.foresight.budget.fill(cx.now);
         if self.foresight.budget.enough_at(cx.limits.read_bytes).is_some() {
             return Step::NoRoom;
         }
-        match self.load_class(cx, &tasks, pressing, self.foresight.cursor) {
+        match self.load_class(cx, &class.tasks, class.level(), self.foresight.cursor) {
             Step::NoRoom | Step::Done => {
                 self.foresight.classes.remove(0);
                 self.foresight.cursor = BlockIndex(0);

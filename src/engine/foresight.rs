@@ -25,11 +25,14 @@ pub(super) const PLAN_DELAY: Duration = Duration::from_millis(1);
 /// Tasks that are reckoned with at once.
 const CONSIDERED: usize = 6;
 /// What is less likely is not reckoned with.
-const LEAST_LIKELY: f64 = 0.02;
-/// How much earlier than it must a task is loaded that others have to make room for: so many times
-/// the time that its blocks take, and so much more.
+const LEAST_LIKELY: f64 = 0.01;
+/// What is near enough to be loaded now: so many times what the largest difference takes, and so much
+/// more.
 const LEAD_FACTOR: u32 = 2;
 const LEAD: Duration = Duration::from_millis(100);
+/// The share of a task's worth that is there long before its time: of what memory has no better use for,
+/// the likeliest is loaded at once.
+const EVENTUALLY: f64 = 0.1;
 
 /// A model's plan, and what came of earlier ones.
 pub(super) struct Foresight {
@@ -58,9 +61,6 @@ pub(super) struct Foresight {
 pub(super) struct Class {
     pub(super) tasks: Vec<TaskIndex>,
     worth: f64,
-    /// What may go to make room for them: what has a lower level. It counts only tasks whose time
-    /// comes near.
-    pub(super) pressing: Level,
 }
 
 /// What came of it so far.
@@ -75,14 +75,8 @@ pub(super) struct Counts {
     pub(super) ignored_hints: u64,
 }
 
-/// A task that may come next in some session.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Candidate {
-    task: TaskIndex,
-    worth: f64,
-    /// When it may push others out.
-    pressing_at: Duration,
-}
+/// A task that may come next, and what it is worth to have it there.
+type Candidate = (TaskIndex, f64);
 
 impl Foresight {
     pub(super) fn new(config: &PrefetchConfig) -> Self {
@@ -142,68 +136,63 @@ impl Foresight {
     /// Takes a plan over.
     fn follow(&mut self, now: Duration, candidates: &[Candidate]) {
         for task in (0..MAX_TASKS as u32).map(TaskIndex) {
-            let reckoned = candidates.iter().any(|candidate| candidate.task == task);
+            let reckoned = candidates.iter().any(|(candidate, _)| *candidate == task);
             let since = &mut self.since[task.index()];
             *since = reckoned.then(|| since.unwrap_or(now));
         }
-        self.classes = classes(now, candidates);
+        self.classes = classes(candidates);
         (self.cursor, self.stock) = (BlockIndex(0), None);
+    }
+}
+
+impl Class {
+    /// What may go to make room for its blocks: what has a lower level.
+    pub(super) fn level(&self) -> Level {
+        Level::of(self.worth)
     }
 }
 
 impl Model {
     /// Makes a plan out of what is likely next in each session.
     pub(super) fn make_plan(&mut self, cx: &Context<'_>) {
-        let now = cx.now;
-        self.foresight.due = None;
-        let mut worth = Worth::default();
-        let mut candidates = Vec::<Candidate>::new();
+        let lead = self.lead();
+        let (mut near, mut all) = (Worth::default(), Worth::default());
         let mut look_again = None;
         for session in self.sessions.iter_mut().flatten() {
-            session.outlook.refresh(now);
-            look_again = look_again.into_iter().chain(session.outlook.next_look(now)).min();
+            session.outlook.refresh(cx.now, lead);
+            look_again = look_again.into_iter().chain(session.outlook.next_look(cx.now)).min();
             for next in session.outlook.likely() {
-                worth.add(next.task, next.probability);
-                let at = now.saturating_add(next.soonest);
-                match candidates.iter_mut().find(|candidate| candidate.task == next.task) {
-                    Some(candidate) => candidate.pressing_at = candidate.pressing_at.min(at),
-                    None => {
-                        candidates.push(Candidate { task: next.task, worth: 0.0, pressing_at: at })
-                    }
-                }
+                near.add(next.task, next.near);
+                all.add(next.task, next.probability);
             }
         }
-        let block_bytes = self.bundle().block().bytes();
-        for candidate in &mut candidates {
-            let missing = self.residency.missing(candidate.task) as u64;
-            let takes = self.foresight.budget.time_for(missing * block_bytes);
-            let lead = takes.saturating_mul(LEAD_FACTOR).saturating_add(LEAD);
-            candidate.worth = worth.of(candidate.task);
-            candidate.pressing_at = candidate.pressing_at.saturating_sub(lead);
-        }
-        candidates.retain(|candidate| candidate.worth >= LEAST_LIKELY);
-        candidates.sort_by(|a, b| b.worth.total_cmp(&a.worth));
-        let pressing = candidates.iter().map(|candidate| candidate.pressing_at);
-        let pressing = pressing.filter(|at| *at > now).min();
+        let worth = near.shares(1.0 - EVENTUALLY).plus(&all.shares(EVENTUALLY));
+        let tasks = self.bundle().task_indices();
+        let mut candidates: Vec<_> = tasks.map(|task| (task, worth.of(task))).collect();
+        candidates.retain(|(_, worth)| *worth >= LEAST_LIKELY);
+        candidates.sort_by(|(_, a), (_, b)| b.total_cmp(a));
         self.residency.set_worth(worth);
-        self.foresight.follow(now, &candidates);
-        self.foresight.due = look_again.into_iter().chain(pressing).min();
+        self.foresight.follow(cx.now, &candidates);
+        self.foresight.due = look_again;
+    }
+
+    /// How long before its time a task has to be thought of.
+    fn lead(&self) -> Duration {
+        let missing = self.bundle().task_indices().map(|task| self.residency.missing(task));
+        let bytes = missing.max().unwrap_or_default() as u64 * self.bundle().block().bytes();
+        let takes = self.foresight.budget.time_for(bytes);
+        takes.saturating_mul(LEAD_FACTOR).saturating_add(LEAD)
     }
 }
 
 /// All classes of the likeliest tasks, the one that is worth most first. A block of several tasks is
 /// met in the class of all of them before it is met in others, where it is not missing any more.
-fn classes(now: Duration, candidates: &[Candidate]) -> Vec<Class> {
+fn classes(candidates: &[Candidate]) -> Vec<Class> {
     let candidates = &candidates[..candidates.len().min(CONSIDERED)];
     let class = |members: u32| {
         let members = (0..).zip(candidates).filter(|(at, _)| members >> at & 1 == 1);
-        let members: Vec<_> = members.map(|(_, candidate)| candidate).collect();
-        let pressing = members.iter().filter(|candidate| candidate.pressing_at <= now);
-        Class {
-            tasks: members.iter().map(|candidate| candidate.task).collect(),
-            worth: members.iter().map(|candidate| candidate.worth).sum(),
-            pressing: Level::of(pressing.map(|candidate| candidate.worth).sum()),
-        }
+        let (tasks, worths): (Vec<_>, Vec<_>) = members.map(|(_, candidate)| *candidate).unzip();
+        Class { tasks, worth: worths.iter().sum() }
     };
     let mut classes: Vec<_> = (1..1 << candidates.len()).map(class).collect();
     classes.sort_by(|a, b| b.worth.total_cmp(&a.worth));
@@ -216,18 +205,12 @@ mod tests {
 
     #[test]
     fn what_several_likely_tasks_need_comes_first() {
-        let candidate = |(task, worth)| Candidate {
-            task: TaskIndex(task),
-            worth,
-            pressing_at: Duration::from_secs(u64::from(task)),
-        };
-        let candidates = [(0, 0.5), (1, 0.3), (2, 0.25)].map(candidate);
-        let classes = classes(Duration::from_secs(1), &candidates);
+        let candidates = [(0, 0.5), (1, 0.3), (2, 0.25)].map(|(task, w)| (TaskIndex(task), w));
+        let classes = classes(&candidates);
         let tasks: Vec<Vec<_>> =
             classes.iter().map(|class| class.tasks.iter().map(|task| task.0).collect()).collect();
         let expected: [&[u32]; 7] = [&[0, 1, 2], &[0, 1], &[0, 2], &[1, 2], &[0], &[1], &[2]];
         assert_eq!(tasks, expected);
-        assert_eq!(classes[6].pressing, Level::of(0.0), "its time has not come");
-        assert_eq!(classes[2].pressing, Level::of(0.5));
+        assert!(classes[0].level() > classes[6].level());
     }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Switches that may wait to be learnt from.
 const NEWS: usize = 64;
+/// A forecast is good for so long at least.
+const SHORTEST_LOOK: Duration = Duration::from_millis(500);
 /// How long a hint holds beyond its start when it does not say.
 const HINT_HOLDS: Duration = Duration::from_secs(60);
 
@@ -73,13 +75,15 @@ impl Outlook {
         self.hints = hints;
     }
 
-    /// Learns from the switches since the last time, and looks ahead anew.
-    pub(super) fn refresh(&mut self, now: Duration) {
+    /// Learns from the switches since the last time, and looks ahead anew. What comes until the next
+    /// look, or so soon after that it could not be loaded in time, is near.
+    pub(super) fn refresh(&mut self, now: Duration, lead: Duration) {
         self.learn();
         self.hints.retain(|hint| hint.expires > now);
-        let elapsed = self.since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        let forecast = self.predictor.forecast(elapsed);
-        self.likely = overruled(&self.hints, now, forecast);
+        let elapsed = self.lasted(now);
+        let horizon = until_next_look(elapsed).saturating_add(lead);
+        let forecast = self.predictor.forecast(elapsed, horizon);
+        self.likely = overruled(&self.hints, now, horizon, forecast);
     }
 
     /// Learns from the switches since the last time.
@@ -116,14 +120,28 @@ impl Outlook {
     /// When to look again, if nothing happens: when a hint ends, or when the active task has lasted
     /// half as long again.
     pub(super) fn next_look(&self, now: Duration) -> Option<Duration> {
-        let lasted = self.since.map(|since| now.saturating_sub(since));
-        let again = lasted.map(|lasted| now + (lasted / 2).max(Duration::from_millis(500)));
+        let again = now.saturating_add(until_next_look(self.lasted(now)));
+        let again = self.since.map(|_| again);
         self.hints.iter().map(|hint| hint.expires).chain(again).min()
+    }
+
+    fn lasted(&self, now: Duration) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 }
 
+/// How long a forecast is good for, if nothing happens.
+fn until_next_look(lasted: Duration) -> Duration {
+    (lasted / 2).max(SHORTEST_LOOK)
+}
+
 /// Hints, and what is left for the others of a forecast.
-fn overruled(hints: &[HeldHint], now: Duration, forecast: Vec<Forecast>) -> Vec<Forecast> {
+fn overruled(
+    hints: &[HeldHint],
+    now: Duration,
+    horizon: Duration,
+    forecast: Vec<Forecast>,
+) -> Vec<Forecast> {
     if hints.is_empty() {
         return forecast;
     }
@@ -132,12 +150,13 @@ fn overruled(hints: &[HeldHint], now: Duration, forecast: Vec<Forecast>) -> Vec<
     let others: Vec<_> = forecast.into_iter().filter(|next| !hinted(next.task)).collect();
     let sum: f64 = others.iter().map(|next| next.probability).sum();
     let scaled = others.into_iter().map(|next| {
-        let probability = if sum > 0.0 { next.probability / sum * left } else { 0.0 };
-        Forecast { probability, ..next }
+        let share = if sum > 0.0 { left / sum } else { 0.0 };
+        Forecast { probability: next.probability * share, near: next.near * share, ..next }
     });
     let told = hints.iter().map(|hint| {
-        let at = hint.starts.saturating_sub(now);
-        Forecast { task: hint.task, probability: hint.probability, soonest: at, expected: at }
+        let (probability, expected) = (hint.probability, hint.starts.saturating_sub(now));
+        let near = if expected <= horizon { probability } else { 0.0 };
+        Forecast { task: hint.task, probability, near, expected }
     });
     let mut all: Vec<_> = told.chain(scaled).filter(|next| next.probability > 0.0).collect();
     all.sort_by(|a, b| b.probability.total_cmp(&a.probability));

@@ -38,8 +38,8 @@ pub struct Forecast {
     pub task: TaskIndex,
     /// How likely it is the next one, 0 to 1.
     pub probability: f64,
-    /// How long until it comes at the soonest: in one case of ten it is sooner.
-    pub soonest: Duration,
+    /// How likely it comes next within the horizon of the forecast.
+    pub near: f64,
     /// How long until it comes, in the middle: as often sooner as later.
     pub expected: Duration,
 }
@@ -133,13 +133,16 @@ impl Predictor {
         self.history.clear();
     }
 
-    /// The tasks that may come next, the likeliest first, when the active one has lasted so long.
-    pub fn forecast(&self, elapsed: Duration) -> Vec<Forecast> {
+    /// The tasks that may come next, the likeliest first, when the active one has lasted so long. The
+    /// horizon is the time from now on that matters more than what comes later.
+    pub fn forecast(&self, elapsed: Duration, horizon: Duration) -> Vec<Forecast> {
         let probabilities = self.mixture.blend(&self.experts());
         let Some(active) = self.history.front().copied() else {
-            let at_once = |(task, probability)| {
-                let (soonest, expected) = (Duration::ZERO, Duration::ZERO);
-                Forecast { task, probability, soonest, expected }
+            let at_once = |(task, probability)| Forecast {
+                task,
+                probability,
+                near: probability,
+                expected: Duration::ZERO,
             };
             return ranked(probabilities).map(at_once).collect();
         };
@@ -149,14 +152,18 @@ impl Predictor {
             if task != active && probability > 0.0 {
                 let survival = lasting.before(task);
                 // What usually had come by now is less likely to come at all.
-                let probability = probability * survival.at(elapsed);
-                let soonest = survival.remaining(elapsed, 0.1);
+                let (left, later) =
+                    (survival.at(elapsed), survival.at(elapsed.saturating_add(horizon)));
+                let near = probability * (left - later);
                 let expected = survival.remaining(elapsed, 0.5);
-                forecasts.push(Forecast { task, probability, soonest, expected });
+                forecasts.push(Forecast { task, probability: probability * left, near, expected });
             }
         }
         let sum: f64 = forecasts.iter().map(|next| next.probability).sum();
-        forecasts.iter_mut().for_each(|next| next.probability /= sum.max(f64::MIN_POSITIVE));
+        for next in &mut forecasts {
+            next.probability /= sum.max(f64::MIN_POSITIVE);
+            next.near /= sum.max(f64::MIN_POSITIVE);
+        }
         // Stable: of equally likely tasks the one of the lowest index comes first.
         forecasts.sort_by(|a, b| b.probability.total_cmp(&a.probability));
         forecasts

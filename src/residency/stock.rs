@@ -14,9 +14,9 @@ use crate::{
 use std::ops::Range;
 
 /// What is worth less than this counts as worth nothing.
-const LEAST_WORTH: f64 = 1.0 / 64.0;
+const LEAST_WORTH: f64 = 1.0 / 512.0;
 /// Steps of worth, half an octave each.
-const LEVELS: usize = 16;
+const LEVELS: usize = 22;
 
 /// How likely each task is to be needed, added up over sessions. A block is worth as much as all
 /// the tasks that have it.
@@ -58,6 +58,21 @@ impl Worth {
         if self.by_task[task.index()] > 0.0 {
             self.valued |= 1 << task.0;
         }
+    }
+
+    /// The same in proportion, with a sum of `whole`, or nothing if all is worth nothing.
+    pub fn shares(mut self, whole: f64) -> Self {
+        let sum: f64 = self.by_task.iter().sum();
+        let factor = if sum > 0.0 { whole / sum } else { 0.0 };
+        self.by_task.iter_mut().for_each(|worth| *worth *= factor);
+        self
+    }
+
+    /// Both together.
+    pub fn plus(mut self, other: &Self) -> Self {
+        self.by_task.iter_mut().zip(other.by_task).for_each(|(worth, more)| *worth += more);
+        self.valued |= other.valued;
+        self
     }
 
     /// What a task is worth.
