@@ -1,7 +1,7 @@
 //! What should be loaded ahead, and in which order: the plan over all sessions of a model.
 //!
-//! Tasks that are likely next, in whatever session, are worth their probability, and a block as
-//! much as all the tasks together that have it. So blocks fall into classes by which of the few
+//! Tasks that are likely next, in whatever session, are worth their probability, mostly that of coming
+//! soon, and a block is worth as much as all the tasks together that have it. So blocks fall into classes by which of the few
 //! likeliest tasks have them, and the classes are loaded in the order of their worth. The plan is
 //! no list of blocks: those are found as they are read, a request at a time, so that a switch makes
 //! nothing of it obsolete but the plan. How it is carried out is `ahead`'s business.
