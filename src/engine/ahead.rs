@@ -30,6 +30,8 @@ enum Step {
     Begun,
     /// There is more to look at.
     More,
+    /// The budget is used up until then.
+    Later(Duration),
     /// There is no room for the blocks.
     NoRoom,
     /// The blocks are all there, or cannot be had.
@@ -37,14 +39,15 @@ enum Step {
 }
 
 impl Model {
-    /// Goes on with what is to be loaded ahead. `quiet` says that nobody waits for a read.
+    /// Goes on with what is to be loaded ahead. `quiet` says that nobody waits for a read,
+    /// or reads ahead.
     pub(super) fn look_ahead(&mut self, cx: &mut Context<'_>, quiet: bool) {
         self.foresight.next_step = None;
         let begun = cx.clock.now();
         if self.foresight.due.is_some_and(|due| due <= cx.now) {
             self.make_plan(cx);
         }
-        if quiet && !self.reads.reads_ahead() {
+        if quiet {
             self.load_ahead(cx);
         }
         if cx.clock.now().saturating_sub(begun) > SLOW_STEP {
@@ -75,38 +78,67 @@ impl Model {
             return;
         }
         self.foresight.next_step = match self.load_next(cx) {
-            Step::Begun | Step::Done => None,
+            Step::Begun | Step::NoRoom | Step::Done => None,
             Step::More => Some(cx.now),
-            Step::NoRoom => self.foresight.budget.enough_at(cx.limits.read_bytes),
+            Step::Later(at) => Some(at),
         };
     }
 
     fn load_next(&mut self, cx: &mut Context<'_>) -> Step {
         while let Some(block) = self.foresight.suspects.pop() {
             if self.is_absent(block) && self.residency.slots().counts().free > 0 {
-                return self.begin_ahead(cx, 1, &[block]);
+                self.begin_ahead(cx, 1, &[block]);
+                return Step::Begun;
             }
         }
-        if let Some(task) = self.preparing() {
-            let class = [task];
-            match self.load_class(cx, &class, Level::MAX, BlockIndex(0)) {
-                Step::Done => {}
-                step => return step,
+        for task in self.preparing() {
+            let step = self.load_prepared(cx, task);
+            if matches!(step, Step::Begun | Step::More) {
+                return step;
             }
         }
+        self.load_planned(cx)
+    }
+
+    /// Goes on with a task that somebody wants prepared, whatever else may go for it. What could not
+    /// be read before is tried again.
+    fn load_prepared(&mut self, cx: &mut Context<'_>, task: TaskIndex) -> Step {
+        let blocks = self.shape(cx).requests(self.residency.absent(task)).next();
+        let step = self.load_blocks(cx, blocks, Level::MAX);
+        if matches!(step, Step::NoRoom) {
+            // What may go by the time that there is room is not known yet.
+            self.foresight.stock = None;
+        }
+        step
+    }
+
+    /// Goes on with the plan.
+    fn load_planned(&mut self, cx: &mut Context<'_>) -> Step {
         let Some(class) = self.foresight.classes.first().cloned() else { return Step::Done };
         self.foresight.budget.fill(cx.now);
-        if self.foresight.budget.enough_at(cx.limits.read_bytes).is_some() {
-            return Step::NoRoom;
+        if let Some(enough_at) = self.foresight.budget.enough_at(cx.limits.read_bytes) {
+            return Step::Later(enough_at);
         }
-        match self.load_class(cx, &class.tasks, class.level(), self.foresight.cursor) {
+        let lacking = self.residency.lacking(&class.tasks, self.foresight.cursor);
+        let blocks = self.shape(cx).requests(lacking).next();
+        let last = blocks.as_ref().and_then(|blocks| blocks.last().copied());
+        match self.load_blocks(cx, blocks, class.level()) {
             Step::NoRoom | Step::Done => {
                 self.foresight.classes.remove(0);
                 self.foresight.cursor = BlockIndex(0);
                 Step::More
             }
+            Step::Begun => {
+                // Those for which there was no slot are left for the next plan.
+                self.foresight.cursor = last.map_or(BlockIndex(0), |last| BlockIndex(last.0 + 1));
+                Step::Begun
+            }
             step => step,
         }
+    }
+
+    fn shape(&self, cx: &Context<'_>) -> Shape {
+        Shape::new(self.bundle().block().bytes(), cx.limits.read_bytes, self.request_bytes)
     }
 
     fn is_absent(&self, block: BlockIndex) -> bool {
@@ -114,25 +146,22 @@ impl Model {
         !is_in(self.residency.resident()) && !is_in(self.residency.loading())
     }
 
-    /// Begins to read the first blocks that all of these tasks lack, in free slots or in those of
-    /// blocks below a level.
-    fn load_class(
+    /// Begins to read these blocks, as many as there is room for in free slots or in those of blocks
+    /// below a level.
+    fn load_blocks(
         &mut self,
         cx: &mut Context<'_>,
-        tasks: &[TaskIndex],
+        blocks: Option<Vec<BlockIndex>>,
         below: Level,
-        from: BlockIndex,
     ) -> Step {
-        let block_bytes = self.bundle().block().bytes();
-        let shape = Shape::new(block_bytes, cx.limits.read_bytes, self.request_bytes);
-        let lacking = self.residency.lacking(tasks, from);
-        let Some(mut blocks) = shape.requests(lacking).next() else { return Step::Done };
+        let Some(mut blocks) = blocks else { return Step::Done };
         let Some(room) = self.room_below(below, blocks.len()) else { return Step::More };
         if room == 0 {
             return Step::NoRoom;
         }
         blocks.truncate(room);
-        self.begin_ahead(cx, 0, &blocks)
+        self.begin_ahead(cx, 0, &blocks);
+        Step::Begun
     }
 
     /// Frees slots at the cost of blocks below a level, as far as can be, and gives how many of
@@ -150,18 +179,15 @@ impl Model {
         known.then_some(free + evicted)
     }
 
-    fn begin_ahead(&mut self, cx: &mut Context<'_>, attempt: u8, blocks: &[BlockIndex]) -> Step {
-        let Some(last) = blocks.last() else { return Step::Done };
-        self.foresight.cursor = BlockIndex(last.0 + 1);
-        let allotted = self.residency.allot(blocks);
-        let Some((first, _)) = allotted.first() else { return Step::NoRoom };
-        let offset = self.bundle().block_offset(*first);
-        let read = Read::new(self.file.clone(), offset, allotted);
+    fn begin_ahead(&mut self, cx: &mut Context<'_>, attempt: u8, blocks: &[BlockIndex]) {
+        let blocks = self.residency.allot(blocks);
+        let Some((first, _)) = blocks.first() else { return };
+        // Gaps are read as they save time; what they cost is not held against the forecast.
+        let wanted = blocks.len() as u64 * self.bundle().block().bytes();
+        self.foresight.budget.spend(wanted);
+        let read = Read::new(self.file.clone(), self.bundle().block_offset(*first), blocks);
         let (model, priority) = (cx.index, Priority::Ahead);
         let read = Read { model, attempt, priority, ..read };
-        self.foresight.budget.spend(read.len());
-        self.foresight.counts.loaded += read.blocks.len() as u64;
         self.reads.begin_ahead(cx.now, read, cx.effects);
-        Step::Begun
     }
 }

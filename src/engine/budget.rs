@@ -44,9 +44,10 @@ impl Budget {
         self.left = (self.left + self.pace() * passed).min(most);
     }
 
-    /// When so many bytes may be read, if not now.
+    /// When so many bytes may be read, or all that it can hold, if not now.
     pub(super) fn enough_at(&self, bytes: u64) -> Option<Duration> {
-        let lack = bytes as f64 - self.left;
+        // More than it can hold is not to be waited for.
+        let lack = (bytes as f64).min(self.bytes_per_s * BURST.as_secs_f64()) - self.left;
         let wait = Duration::try_from_secs_f64(lack / self.pace()).unwrap_or(Duration::MAX);
         // What rounding leaves must not be waited for again and again.
         (lack > 0.0).then(|| self.filled.saturating_add(wait.max(LEAST_WAIT)))

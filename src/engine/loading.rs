@@ -66,7 +66,9 @@ impl Model {
         self.reads.finished(cx.now, read.len());
         if read.priority == Priority::Ahead {
             let took = self.reads.ended_ahead(cx.now);
-            self.foresight.budget.measured(read.len(), took);
+            if result.is_ok() {
+                self.foresight.budget.measured(read.len(), took);
+            }
         }
         let Read { attempt, priority, blocks, .. } = read;
         if let Err(error) = result {
@@ -117,6 +119,7 @@ impl Model {
 
     /// Notes that a block that was read ahead is there: in time, or for somebody who waits by now.
     fn arrived_ahead(&mut self, block: BlockIndex) {
+        self.foresight.counts.loaded += 1;
         if self.is_awaited(block) {
             self.foresight.counts.late += 1;
             self.foresight.budget.give_back(self.bundle().block().bytes());
@@ -201,7 +204,8 @@ impl Model {
             self.reads.break_off(cx.now);
             self.fail(entry, &EngineError::StorageUnavailable);
         }
-        self.end_preparations(&EngineError::StorageUnavailable, |_| true);
+        let lacking = self.preparing();
+        self.end_preparations(&EngineError::StorageUnavailable, |task| lacking.contains(&task));
         self.withdraw();
     }
 
@@ -223,7 +227,8 @@ impl Model {
 
     /// When the device will be held not to answer. Nobody is told while nobody waits.
     pub(super) fn stalls_at(&self, limits: &Limits) -> Option<Duration> {
-        if self.is_switching() { self.reads.stalls_at(limits) } else { None }
+        let awaited = self.is_switching() || !self.preparing().is_empty();
+        if awaited { self.reads.stalls_at(limits) } else { None }
     }
 
     fn loads(&mut self) -> impl Iterator<Item = &mut Load> {

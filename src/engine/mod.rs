@@ -112,8 +112,7 @@ impl Engine {
         self.each_model(now, Model::retry_waiting);
         self.each_model(now, Model::pump);
         if !is_command || self.models.iter().any(|model| model.looks_late(now)) {
-            let quiet = !self.draining && !self.models.iter().any(|m| m.reads.has_demand());
-            self.each_model(now, |model, cx| model.look_ahead(cx, quiet));
+            self.look_ahead(now);
         }
         std::mem::take(&mut self.effects)
     }
@@ -238,6 +237,17 @@ impl Engine {
     fn read_done(&mut self, now: Duration, completion: Completion) {
         let model = completion.read.model;
         self.with_model(now, model, |model, cx| model.read_done(cx, completion));
+    }
+
+    /// Lets models load ahead, one request at a time in all, as they may share a device, and only
+    /// while nobody waits, be it for a read or for room.
+    fn look_ahead(&mut self, now: Duration) {
+        for model in 0..self.models.len() {
+            let is_busy =
+                |m: &Model| m.is_switching() || m.reads.has_demand() || m.reads.reads_ahead();
+            let quiet = !self.draining && !self.models.iter().any(is_busy);
+            self.with_model(now, model, |model, cx| model.look_ahead(cx, quiet));
+        }
     }
 
     fn each_model(&mut self, now: Duration, step: impl Fn(&mut Model, &mut Context<'_>)) {

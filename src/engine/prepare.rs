@@ -61,9 +61,12 @@ impl Model {
         }
         // What it has in the pool is pinned from now on, and makes no room.
         self.residency.pin(task);
-        let (absent, available) =
-            (self.residency.absent(task).count(), self.residency.room().total());
+        let (absent, room) = (self.residency.absent(task).count(), self.residency.room().total());
         self.residency.unpin(task);
+        // Some of the room is promised to others.
+        let others = self.preparing().into_iter().filter(|other| *other != task);
+        let promised = others.map(|other| self.residency.absent(other).count()).sum();
+        let available = room.saturating_sub(promised);
         if absent > available { Err(self.no_room(absent, available)) } else { Ok(task) }
     }
 
@@ -78,10 +81,19 @@ impl Model {
         &mut self.preparations[at]
     }
 
-    /// A task that is to be loaded.
-    pub(super) fn preparing(&self) -> Option<TaskIndex> {
-        let lacks = |held: &&Preparation| self.residency.missing(held.task) > 0;
-        self.preparations.iter().find(lacks).map(|held| held.task)
+    /// The tasks that are to be loaded.
+    pub(super) fn preparing(&self) -> Vec<TaskIndex> {
+        let tasks = self.preparations.iter().map(|held| held.task);
+        tasks.filter(|task| self.residency.missing(*task) > 0).collect()
+    }
+
+    /// How many blocks could be loaded if nothing were prepared.
+    pub(super) fn room_without_preparations(&mut self) -> usize {
+        let Self { residency, preparations, .. } = self;
+        preparations.iter().for_each(|held| residency.unpin(held.task));
+        let room = residency.room().total();
+        preparations.iter().for_each(|held| residency.pin(held.task));
+        room
     }
 
     /// Answers those whose task is there or whose time is over, and lets go of what nobody waits

@@ -98,9 +98,10 @@ impl Model {
     pub fn relearn(&mut self, saved: &SavedForesight) {
         let bundle = self.bundle().clone();
         let task = |task: u32| bundle.find_task(saved.tasks.get(task as usize)?);
-        // The latest closed last.
-        let sessions = saved.sessions.iter().filter(|session| is_name(&session.name));
-        for SavedSession { name, predictor } in sessions.take(2 * MAX_SESSIONS) {
+        let sessions = &saved.sessions[..saved.sessions.len().min(2 * MAX_SESSIONS)];
+        // They were open, or closed of late, the earlier the later here: the last ones stay longest.
+        let sessions = sessions.iter().rev().filter(|session| is_name(&session.name));
+        for SavedSession { name, predictor } in sessions {
             let predictor = Predictor::restore(self.shelf.prior.clone(), predictor, task);
             match self.sessions.iter_mut().flatten().find(|session| *session.name == **name) {
                 Some(session) => session.outlook = Outlook::new(predictor),

@@ -136,10 +136,11 @@ impl Model {
         let evicted = match self.load_missing(cx, task, missing) {
             Ok(evicted) => evicted,
             Err(NoRoomNow { absent }) => {
+                let room = self.room_without_preparations();
                 self.residency.unpin(task);
-                // What is prepared gives way, and then there may be room.
-                let no_room = self.no_room(absent, 0);
-                return if self.end_preparations(&no_room, |_| true) {
+                // What is prepared gives way, if that makes room.
+                let no_room = self.no_room(absent, room);
+                return if absent <= room && self.end_preparations(&no_room, |_| true) {
                     self.start(cx, entry);
                 } else {
                     self.wait_for_room(entry, task, absent);

@@ -14,6 +14,8 @@ const RATES: [f32; 2] = [0.98, 0.8];
 /// How many observations the opinion of the next shorter history is worth, by length. The longer a
 /// history, the more surely the same follows again.
 const BACKED_BY: [f64; MAX_ORDER + 1] = [2.0, 1.0, 0.5, 0.5, 0.5];
+/// A count below is as good as none.
+const FORGOTTEN: f32 = 1e-3;
 /// One for each length of history, from none on, and each speed.
 pub(super) const EXPERTS: usize = (MAX_ORDER + 1) * RATES.len();
 
@@ -74,6 +76,7 @@ impl Contexts {
                 let fading = count.seen.iter_mut().zip(RATES).zip(fade);
                 fading.for_each(|((seen, rate), fade)| *seen *= rate * fade);
             }
+            counts.retain(|count| count.seen[0] > FORGOTTEN);
             match counts.iter_mut().find(|count| count.task == task) {
                 Some(count) => count.seen.iter_mut().for_each(|seen| *seen += 1.0),
                 None => counts.push(Count { task, seen: [1.0; RATES.len()] }),

@@ -182,8 +182,8 @@ fn missing(what: &str) -> Failure {
     Failure::usage(format!("{what} is missing"))
 }
 
-/// A number above 0.
+/// A number that a device or a clock may have.
 fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if number > 0.0 && number.is_finite() { Ok(number) } else { Err("must be above 0".into()) }
+    if (1e-3..=1e9).contains(&number) { Ok(number) } else { Err("must be 0.001 to 1e9".into()) }
 }

@@ -7,7 +7,10 @@
 use crate::{engine::Hint, trace::Step};
 use clap::ValueEnum;
 use serde::Serialize;
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 /// Tasks that are hinted at once.
 const HINTS: usize = 6;
@@ -63,11 +66,15 @@ pub(super) struct Adviser<'a> {
     recent: Vec<&'a str>,
     /// How often each task followed each.
     followed: HashMap<&'a str, Vec<(&'a str, u32)>>,
+    /// How many tasks whoever knows the future names: no more than there are.
+    named: usize,
 }
 
 impl<'a> Adviser<'a> {
     pub(super) fn new(policy: Policy, steps: &'a [Step]) -> Self {
-        Self { policy, steps, recent: Vec::new(), followed: HashMap::new() }
+        let tasks: HashSet<_> = steps.iter().map(|step| &step.task).collect();
+        let named = HINTS.min(tasks.len().saturating_sub(1));
+        Self { policy, steps, recent: Vec::new(), followed: HashMap::new(), named }
     }
 
     /// Learns that this step's task is active.
@@ -120,7 +127,7 @@ impl<'a> Adviser<'a> {
             if is_new && step.task != active.task {
                 next.push(step);
             }
-            if next.len() == HINTS {
+            if next.len() == self.named {
                 break;
             }
         }
