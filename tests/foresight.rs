@@ -74,6 +74,13 @@ fn prepare(rig: &mut Rig, task: &str, hold: Duration) -> Answer<PrepareReport> {
     rig.ask(|reply| Command::Prepare(command, reply))
 }
 
+/// Lets time pass until something is read ahead.
+fn until_read_ahead(rig: &mut Rig) {
+    while rig.reads.is_empty() {
+        rig.wait(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn what_is_likely_is_there_before_it_is_asked_for() {
     let mut rig = foreseeing(12, &APART);
@@ -162,9 +169,7 @@ fn a_block_on_its_way_when_it_is_needed_is_late_and_waited_for() {
     let mut rig = foreseeing(12, &APART);
     rig.switched("", "city");
     hint(&mut rig, &[("parking", 1.0)]);
-    while rig.reads.is_empty() {
-        rig.wait(Duration::from_millis(1));
-    }
+    until_read_ahead(&mut rig);
     let answer = switch(&mut rig, "", "parking");
     assert_eq!(rig.reads.len(), 1, "it is not read twice");
     rig.settle();
@@ -358,9 +363,7 @@ fn q5_a_demand_meets_one_request_at_most_and_no_other_follows() {
     let mut rig = foreseeing(64, &[0..4, 4..40, 40..64]);
     rig.switched("", "city");
     hint(&mut rig, &[("highway", 1.0)]);
-    while rig.reads.is_empty() {
-        rig.wait(Duration::from_millis(1));
-    }
+    until_read_ahead(&mut rig);
     let answer = switch(&mut rig, "", "parking");
     let ahead = |rig: &Rig| rig.reads.iter().filter(|r| r.priority == Priority::Ahead).count();
     assert_eq!(ahead(&rig), 1);
@@ -431,9 +434,7 @@ fn a_switch_that_waits_for_room_waits_for_one_request_ahead_and_no_other() {
     let mut rig = foreseeing(11, &[0..5, 5..11, 11..21]);
     rig.switched("", "city");
     hint(&mut rig, &[("parking", 1.0)]);
-    while rig.reads.is_empty() {
-        rig.wait(Duration::from_millis(1));
-    }
+    until_read_ahead(&mut rig);
     let mut answer = switch(&mut rig, "", "highway");
     assert!(open(&mut answer), "its room is taken for the moment");
     rig.finish_read(0, Fate::Good, 0);
@@ -476,9 +477,7 @@ fn a_preparation_meanwhile_does_not_make_the_plan_skip_anything() {
     let mut rig = foreseeing(40, &[0..4, 4..20, 20..36]);
     rig.switched("", "city");
     hint(&mut rig, &[("highway", 1.0)]);
-    while rig.reads.is_empty() {
-        rig.wait(Duration::from_millis(1));
-    }
+    until_read_ahead(&mut rig);
     let prepared = prepare(&mut rig, "parking", 600 * SECOND);
     rig.pass(SECOND / 4);
     assert!(now(prepared).is_ok());
