@@ -39,8 +39,8 @@ enum Step {
 }
 
 impl Model {
-    /// Goes on with what is to be loaded ahead. `quiet` says that nobody waits for a read,
-    /// or reads ahead.
+    /// Goes on with what is to be loaded ahead. `quiet` says that nobody waits for
+    /// a read, and that nothing is read ahead.
     pub(super) fn look_ahead(&mut self, cx: &mut Context<'_>, quiet: bool) {
         self.foresight.next_step = None;
         let begun = cx.clock.now();

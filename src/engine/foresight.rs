@@ -1,10 +1,11 @@
 //! What should be loaded ahead, and in which order: the plan over all sessions of a model.
 //!
-//! Tasks that are likely next, in whatever session, are worth their probability, mostly that of coming
-//! soon, and a block is worth as much as all the tasks together that have it. So blocks fall into classes by which of the few
-//! likeliest tasks have them, and the classes are loaded in the order of their worth. The plan is
-//! no list of blocks: those are found as they are read, a request at a time, so that a switch makes
-//! nothing of it obsolete but the plan. How it is carried out is `ahead`'s business.
+//! Tasks that are likely next, in whatever session, are worth their probability, mostly that of
+//! coming soon, and a block is worth as much as all the tasks together that have it. So blocks fall
+//! into classes by which of the few likeliest tasks have them, and the classes are loaded in the
+//! order of their worth. The plan is no list of blocks: those are found as they are read, a request
+//! at a time, so that a switch makes nothing obsolete but the order. How it is carried out is
+//! `ahead`'s business.
 
 use super::{
     Foreseen,
@@ -26,11 +27,11 @@ pub(super) const PLAN_DELAY: Duration = Duration::from_millis(1);
 const CONSIDERED: usize = 6;
 /// What is less likely is not reckoned with.
 const LEAST_LIKELY: f64 = 0.01;
-/// What is near enough to be loaded now: so many times what the largest difference takes, and so much
-/// more.
+/// What is near enough to be loaded now: so many times what the largest difference takes, and so
+/// much more.
 const LEAD_FACTOR: u32 = 2;
 const LEAD: Duration = Duration::from_millis(100);
-/// The share of a task's worth that is there long before its time: of what memory has no better use for,
+/// The share of a task's worth that is there long before its time: where memory has no better use,
 /// the likeliest is loaded at once.
 const EVENTUALLY: f64 = 0.1;
 
