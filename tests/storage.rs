@@ -186,6 +186,9 @@ fn gaps_are_read_through_and_written_nowhere(make: Make) {
 fn s11_demand_overtakes_what_is_read_ahead(make: Make) {
     const AHEAD: usize = 40;
     const DEMAND: usize = 8;
+    // When the last of the reads on demand has begun, all threads but one may have one that has not
+    // ended, and the system may let them wait for long.
+    const BEGUN: usize = 3;
     let (gate, (sender, done)) = (Arc::new(Mutex::new(())), mpsc::channel());
     let at_gate = gate.clone();
     let sink = move |completion| {
@@ -203,9 +206,10 @@ fn s11_demand_overtakes_what_is_read_ahead(make: Make) {
     drop(closed);
     let completed: Vec<_> = (0..AHEAD + DEMAND).map(|_| rig.wait().read).collect();
     completed.iter().for_each(|read| source.assert_filled(read));
-    let last = completed.iter().rposition(|read| read.priority == Priority::Demand).unwrap();
+    let demand = completed.iter().enumerate().filter(|(_, r)| r.priority == Priority::Demand);
+    let (last, _) = demand.take(DEMAND - BEGUN).last().unwrap();
     // Up to four threads stood at the gate, each with one read done.
-    assert!(last < DEMAND + 6, "{last} reads before the last on demand");
+    assert!(last < DEMAND + 6, "{last} reads before those on demand");
 }
 
 fn a_read_of_nothing_completes(make: Make) {
