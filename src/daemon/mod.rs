@@ -70,8 +70,8 @@ pub fn serve(config: &Config) -> Result<(), DaemonError> {
     let models = load(config, &mut keeper)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(serve_models(config, models, keeper));
-    // Its end would wait for reads and writes that a device may never finish. Slots own their memory, and
-    // the process ends next.
+    // Its end would wait for reads and writes that a device may never finish. Slots own their
+    // memory, and the process ends next.
     std::mem::forget(runtime);
     served
 }

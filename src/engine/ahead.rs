@@ -4,13 +4,10 @@
 //! Each step is short, whatever the size of the model: a search that takes longer goes on in the
 //! next one. What is worth loading is `foresight`'s business.
 
-use super::{
-    model::{Context, Model},
-    plan::Shape,
-};
+use super::model::{Context, Model};
 use crate::{
     residency::Level,
-    storage::{Priority, Read},
+    storage::Priority,
     units::{BlockIndex, TaskIndex},
 };
 use std::time::Duration;
@@ -137,10 +134,6 @@ impl Model {
         }
     }
 
-    fn shape(&self, cx: &Context<'_>) -> Shape {
-        Shape::new(self.bundle().block().bytes(), cx.limits.read_bytes, self.request_bytes)
-    }
-
     fn is_absent(&self, block: BlockIndex) -> bool {
         let is_in = |set: &fixedbitset::FixedBitSet| set[block.index()];
         !is_in(self.residency.resident()) && !is_in(self.residency.loading())
@@ -181,13 +174,10 @@ impl Model {
 
     fn begin_ahead(&mut self, cx: &mut Context<'_>, attempt: u8, blocks: &[BlockIndex]) {
         let blocks = self.residency.allot(blocks);
-        let Some((first, _)) = blocks.first() else { return };
+        let Some(read) = self.request(cx, attempt, Priority::Ahead, blocks) else { return };
         // Gaps are read as they save time; what they cost is not held against the forecast.
-        let wanted = blocks.len() as u64 * self.bundle().block().bytes();
+        let wanted = read.blocks.len() as u64 * self.bundle().block().bytes();
         self.foresight.budget.spend(wanted);
-        let read = Read::new(self.file.clone(), self.bundle().block_offset(*first), blocks);
-        let (model, priority) = (cx.index, Priority::Ahead);
-        let read = Read { model, attempt, priority, ..read };
         self.reads.begin_ahead(cx.now, read, cx.effects);
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 use std::time::Duration;
 
 /// How long after a switch a plan is made: first its caller gets its answer.
-pub(super) const PLAN_DELAY: Duration = Duration::from_millis(1);
+const PLAN_DELAY: Duration = Duration::from_millis(1);
 /// Tasks that are reckoned with at once.
 const CONSIDERED: usize = 6;
 /// What is less likely is not reckoned with.

@@ -38,9 +38,7 @@ impl Model {
         let absent: Vec<_> = self.residency.absent(task).collect();
         let evicted = self.residency.make_room(absent.len());
         let evicted = evicted.ok_or(NoRoomNow { absent: absent.len() })?;
-        let block_bytes = self.bundle().block().bytes();
-        let shape = Shape::new(block_bytes, cx.limits.read_bytes, self.request_bytes);
-        for blocks in shape.requests(absent) {
+        for blocks in self.shape(cx).requests(absent) {
             let blocks = self.residency.allot(&blocks);
             self.read(cx, 0, blocks, Reads::push);
         }
@@ -55,10 +53,27 @@ impl Model {
         blocks: Vec<(BlockIndex, Window)>,
         queue: fn(&mut Reads, Read),
     ) {
-        let Some((first, _)) = blocks.first() else { return };
-        let offset = self.bundle().block_offset(*first);
+        if let Some(read) = self.request(cx, attempt, Priority::Demand, blocks) {
+            queue(&mut self.reads, read);
+        }
+    }
+
+    /// A read of these blocks, if there are any.
+    pub(super) fn request(
+        &self,
+        cx: &Context<'_>,
+        attempt: u8,
+        priority: Priority,
+        blocks: Vec<(BlockIndex, Window)>,
+    ) -> Option<Read> {
+        let offset = self.bundle().block_offset(blocks.first()?.0);
         let read = Read::new(self.file.clone(), offset, blocks);
-        queue(&mut self.reads, Read { model: cx.index, attempt, ..read });
+        Some(Read { model: cx.index, attempt, priority, ..read })
+    }
+
+    /// What requests may look like.
+    pub(super) fn shape(&self, cx: &Context<'_>) -> Shape {
+        Shape::new(self.bundle().block().bytes(), cx.limits.read_bytes, self.request_bytes)
     }
 
     pub(super) fn read_done(&mut self, cx: &mut Context<'_>, completion: Completion) {

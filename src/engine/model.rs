@@ -72,6 +72,14 @@ pub(super) struct Context<'a> {
     pub(super) effects: &'a mut Vec<Effect>,
 }
 
+impl Context<'_> {
+    /// When a command gives up: when its caller does, or at the configured limit.
+    pub(super) fn deadline(&self, asked: Option<Duration>) -> Duration {
+        let cap = self.now.saturating_add(self.limits.switch_timeout);
+        asked.map_or(cap, |asked| asked.min(cap))
+    }
+}
+
 impl Model {
     /// A model with an empty pool and its default session.
     pub(super) fn new(file: Arc<BlockFile>, shown: File, pool: Pool, residency: Residency) -> Self {

@@ -35,8 +35,7 @@ impl Model {
         match self.admit_preparation(cx, &command) {
             Err(error) => drop(reply.send(Err(error))),
             Ok(task) => {
-                let cap = cx.now.saturating_add(cx.limits.switch_timeout);
-                let deadline = command.deadline.map_or(cap, |deadline| deadline.min(cap));
+                let deadline = cx.deadline(command.deadline);
                 let needed = self.bundle().task(task).blocks as usize;
                 let reused = needed - self.residency.missing(task);
                 let PrepareCommand { hold, arrived, .. } = command;
@@ -99,6 +98,9 @@ impl Model {
     /// Answers those whose task is there or whose time is over, and lets go of what nobody waits
     /// for or wants held.
     pub(super) fn settle_preparations(&mut self, now: Duration) {
+        if self.preparations.is_empty() {
+            return;
+        }
         let bundle = self.bundle().clone();
         let Self { residency, foresight, preparations, .. } = self;
         preparations.retain_mut(|held| {

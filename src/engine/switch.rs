@@ -61,8 +61,7 @@ impl Model {
         command: SwitchCommand,
         reply: Reply<SwitchReport>,
     ) {
-        let cap = cx.now + cx.limits.switch_timeout;
-        let deadline = command.deadline.map_or(cap, |deadline| deadline.min(cap));
+        let deadline = cx.deadline(command.deadline);
         let Some(reply) = self.answer_repeat(entry, task, &command, deadline, reply) else {
             return;
         };

@@ -34,6 +34,7 @@ struct Followers {
     /// When the history was met last.
     era: u32,
 }
+
 /// A history of a certain length, packed: 7 bits a task, the latest in the lowest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Context(u32);
