@@ -153,6 +153,7 @@ impl Rig {
             stall: Duration::from_secs(3600),
             switch_timeout: Duration::from_secs(3600),
             clients_per_session: 1,
+            lease_patience: Duration::from_secs(3600),
             prefetch,
         };
         let clock = Arc::new(Steps::default());

@@ -147,8 +147,12 @@ pub struct LimitsConfig {
     pub switch_timeout: Duration,
     /// Longest wait for running switches when stopping.
     pub drain_timeout: Duration,
+    /// How long a lease on an old generation may keep room from others.
+    pub lease_patience: Duration,
     /// Clients attached to a session.
     pub clients_per_session: usize,
+    /// Attachments of one process.
+    pub attachments_per_process: usize,
     /// Connections to each socket.
     pub connections: usize,
 }
@@ -401,17 +405,27 @@ impl Check {
     }
 
     fn limits(&mut self, raw: RawLimits) -> LimitsConfig {
-        let RawLimits { switch_timeout_ms, drain_timeout_ms, clients_per_session, connections } =
-            raw;
+        let RawLimits {
+            switch_timeout_ms,
+            drain_timeout_ms,
+            lease_patience_ms,
+            clients_per_session,
+            attachments_per_process,
+            connections,
+        } = raw;
         let mut ms =
             |key: &str, value| Duration::from_millis(self.within(key, value, 1..=3_600_000));
         let switch_timeout = ms("limits.switch_timeout_ms", switch_timeout_ms);
         let drain_timeout = ms("limits.drain_timeout_ms", drain_timeout_ms);
+        let lease_patience = ms("limits.lease_patience_ms", lease_patience_ms);
         let mut count = |key: &str, value| self.within(key, value, 1..=4096) as usize;
+        let per_process = "limits.attachments_per_process";
         LimitsConfig {
             switch_timeout,
             drain_timeout,
+            lease_patience,
             clients_per_session: count("limits.clients_per_session", clients_per_session),
+            attachments_per_process: count(per_process, attachments_per_process),
             connections: count("limits.connections", connections),
         }
     }

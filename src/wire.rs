@@ -1,22 +1,13 @@
-//! The messages of the data-plane socket (`SOCK_SEQPACKET`), version 1.
-//!
-//! ```text
-//! client → daemon   hello     magic "SMATTACH", version u32, zero u32,
-//!                             model [64], session [64], both filled up with zeros
-//! daemon → client   welcome   magic "SMATTACH", version u32, status u32, entry u32, zero u32,
-//!                             text [256], filled up with zeros
-//! ```
-//!
-//! Integers are little endian. With status 0 the welcome carries five descriptors: pool, table,
-//! bundle, epoch cell, and the doorbell, a pipe that gets a byte at each publication. Otherwise the text says why there are none. Nothing else is sent;
-//! the connection is the membership, and its end is the end of the client's leases.
+//! The messages of the data-plane socket (`SOCK_SEQPACKET`), version 1, as `docs/attach.md` has them:
+//! a hello from the client, and a welcome that carries descriptors or says why there are none.
+//! Whether a client may attach is `attach`'s business, and what it does then its own.
 
 use crate::{bundle::MAX_NAME_LEN, device::SessionEntry};
 use rustix::{
     io::Errno,
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
+        SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
     },
 };
 use std::{
@@ -64,7 +55,7 @@ pub struct Hello {
     pub session: String,
 }
 
-/// What a client gets: descriptors in the order pool, table, bundle, epoch cell, doorbell.
+/// What a client gets: descriptors in the order pool, table, index, cell, doorbell.
 #[derive(Debug)]
 pub struct Welcome {
     /// The session's place in the table.
@@ -88,9 +79,44 @@ pub enum WireError {
     /// The peer speaks another version.
     #[error("the peer speaks version {0} of the attach protocol, not {VERSION}")]
     Version(u32),
+    /// Descriptors came with a hello, or more than belong to a welcome.
+    #[error("descriptors came that do not belong to the message")]
+    Descriptors,
+    /// Descriptors of a welcome were lost on their way in.
+    #[error(
+        "this process has no room for the descriptors that the daemon hands out: raise its limit \
+         (LimitNOFILE=, ulimit -n)"
+    )]
+    DescriptorsLost,
     /// The daemon refuses.
-    #[error("the daemon refuses: {0}")]
-    Refused(String),
+    #[error("the daemon refuses: {text}")]
+    Refused {
+        /// What a caller can do about it.
+        code: Refusal,
+        /// Why, in words.
+        text: String,
+    },
+}
+
+/// Why a client is not attached: a gRPC status code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal(pub u32);
+
+impl Refusal {
+    /// The hello is none, or its names cannot be names.
+    pub const INVALID_ARGUMENT: Self = Self(3);
+    /// No hello came.
+    pub const DEADLINE_EXCEEDED: Self = Self(4);
+    /// There is no such model or session.
+    pub const NOT_FOUND: Self = Self(5);
+    /// The peer may not attach.
+    pub const PERMISSION_DENIED: Self = Self(7);
+    /// There is no place left for the client.
+    pub const RESOURCE_EXHAUSTED: Self = Self(8);
+    /// The client speaks another version.
+    pub const UNIMPLEMENTED: Self = Self(12);
+    /// The daemon is stopping.
+    pub const UNAVAILABLE: Self = Self(14);
 }
 
 impl Hello {
@@ -107,12 +133,18 @@ impl Hello {
         Ok(())
     }
 
-    /// Receives the message. Descriptors that come with it are dropped by the kernel.
+    /// Receives the message. Descriptors that come with it are closed by the kernel, as there is no
+    /// room for them, and make the message a wrong one.
     pub fn receive(socket: impl AsFd) -> Result<Self, WireError> {
         let mut buffer = [0; size_of::<RawHello>() + 1];
-        let (len, _) = recv(socket, &mut buffer, RecvFlags::CMSG_CLOEXEC)?;
-        let raw = match RawHello::ref_from_bytes(&buffer[..len]) {
-            _ if len == 0 => return Err(WireError::Closed),
+        let mut none = RecvAncillaryBuffer::default();
+        let bytes = &mut [IoSliceMut::new(&mut buffer)];
+        let message = recvmsg(socket, bytes, &mut none, RecvFlags::CMSG_CLOEXEC)?;
+        if message.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(WireError::Descriptors);
+        }
+        let raw = match RawHello::ref_from_bytes(&buffer[..message.bytes]) {
+            _ if message.bytes == 0 => return Err(WireError::Closed),
             Ok(raw) if raw.magic == MAGIC => raw,
             _ => return Err(WireError::Malformed),
         };
@@ -141,8 +173,8 @@ impl Welcome {
     }
 
     /// Sends a refusal.
-    pub fn refuse(socket: impl AsFd, why: &str) -> Result<(), WireError> {
-        send(socket, RawWelcome::new(1, 0, why).as_bytes(), SendFlags::NOSIGNAL)?;
+    pub fn refuse(socket: impl AsFd, code: Refusal, why: &str) -> Result<(), WireError> {
+        send(socket, RawWelcome::new(code.0, 0, why).as_bytes(), SendFlags::NOSIGNAL)?;
         Ok(())
     }
 
@@ -162,17 +194,20 @@ impl Welcome {
         if message.bytes == 0 {
             return Err(WireError::Closed);
         }
-        let lost = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
         let raw = match RawWelcome::ref_from_bytes(&buffer[..message.bytes]) {
-            Ok(raw) if raw.magic == MAGIC && !message.flags.intersects(lost) => raw,
+            Ok(raw) if raw.magic == MAGIC && !message.flags.contains(ReturnFlags::TRUNC) => raw,
             _ => return Err(WireError::Malformed),
         };
-        check_version(raw.version)?;
         if raw.status.get() != 0 {
-            return Err(WireError::Refused(text(&raw.text).unwrap_or_default()));
+            let (code, text) = (Refusal(raw.status.get()), text(&raw.text).unwrap_or_default());
+            return Err(WireError::Refused { code, text });
+        }
+        check_version(raw.version)?;
+        if message.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(WireError::DescriptorsLost);
         }
         let entry = SessionEntry::new(raw.entry.get()).ok_or(WireError::Malformed)?;
-        let descriptors = descriptors.try_into().map_err(|_| WireError::Malformed)?;
+        let descriptors = descriptors.try_into().map_err(|_| WireError::Descriptors)?;
         Ok(Self { entry, descriptors })
     }
 }
@@ -236,9 +271,10 @@ mod tests {
         sent.send(&daemon).unwrap();
         assert_eq!(Welcome::receive(&client).unwrap().entry, entry);
 
-        Welcome::refuse(&daemon, &"é".repeat(300)).unwrap();
+        Welcome::refuse(&daemon, Refusal::NOT_FOUND, &"é".repeat(300)).unwrap();
         let refusal = Welcome::receive(&client).unwrap_err();
-        assert!(matches!(refusal, WireError::Refused(why) if why == "é".repeat(128)));
+        let WireError::Refused { code, text } = refusal else { panic!("{refusal}") };
+        assert_eq!((code, text), (Refusal::NOT_FOUND, "é".repeat(128)));
     }
 
     #[test]

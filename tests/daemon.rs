@@ -166,7 +166,10 @@ fn sessions_open_switch_by_themselves_and_close() {
         let parking = bundle.find_task("parking").unwrap();
         assert_eq!(lease.task(), parking);
         for (position, tensor) in lease.bundle().tensors().iter().enumerate() {
-            assert_eq!(lease.to_dense(tensor).unwrap(), fixture.expected_dense(parking, position));
+            assert_eq!(
+                lease.sparse(tensor).to_dense().unwrap(),
+                fixture.expected_dense(parking, position)
+            );
         }
         drop(lease);
         drop(attached);

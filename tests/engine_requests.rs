@@ -12,7 +12,7 @@ mod common;
 mod sim;
 
 use sim::{
-    rig::{Fate, Rig, now, open, target},
+    rig::{Fate, PEER, Rig, now, open, target},
     small::*,
 };
 use std::time::Duration;
@@ -65,7 +65,7 @@ fn r11_a_client_that_goes_away_while_it_attaches_is_no_member() {
     let mut rig = rig(4, &[0..4]);
     for _ in 0..5 {
         let (reply, _) = oneshot::channel();
-        rig.apply(Action::Command(Command::Attach { target: target(""), reply }));
+        rig.apply(Action::Command(Command::Attach { target: target(""), peer: PEER, reply }));
     }
     assert_eq!(session(&mut rig, "default").clients, 0);
 }

@@ -22,11 +22,13 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// The files that may hold unsafe code.
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 9] = [
     "src/attach/mod.rs",
+    "src/attach/peer.rs",
     "src/bundle/parse.rs",
     "src/client/attachment.rs",
     "src/device/cell.rs",
+    "src/device/life.rs",
     "src/device/pool.rs",
     "src/device/table.rs",
     "src/storage/uring/ring.rs",

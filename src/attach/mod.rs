@@ -4,16 +4,19 @@
 //! The messages are `wire`'s. What a client does with the memory is its own affair; the seals of
 //! `device::memory` bound it.
 
+mod peer;
+
 use crate::{
-    config::Peers,
-    engine::{Command, Handle, MemberId, Membership, Target},
-    wire::{Hello, Welcome, WireError},
+    config::{LimitsConfig, Peers},
+    engine::{Command, EngineError, Handle, MemberId, Membership, Peer, Target},
+    wire::{Hello, Refusal, Welcome, WireError},
 };
+use peer::{Credentials, Processes, Seat, credentials};
 use rustix::{
-    io::Errno,
+    io::{Errno, read},
     net::{
-        AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
-        listen, recv, socket_with, sockopt::socket_peercred,
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
+        socket_with,
     },
 };
 use std::{
@@ -39,18 +42,20 @@ pub struct Attach {
     socket: AsyncFd<OwnedFd>,
     peers: Peers,
     places: Arc<Semaphore>,
+    processes: Processes,
 }
 
 impl Attach {
-    /// Listens at a path where nothing is, for at most `connections` clients at once. Needs a
-    /// tokio runtime.
-    pub fn bind(path: &Path, peers: Peers, connections: usize) -> io::Result<Self> {
+    /// Listens at a path where nothing is. Needs a tokio runtime.
+    pub fn bind(path: &Path, peers: Peers, limits: &LimitsConfig) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         bind(&socket, &SocketAddrUnix::new(path)?)?;
         listen(&socket, 64)?;
         let socket = watched(socket)?;
-        Ok(Self { socket, peers, places: Arc::new(Semaphore::new(connections)) })
+        let places = Arc::new(Semaphore::new(limits.connections));
+        let processes = Processes::new(limits.attachments_per_process);
+        Ok(Self { socket, peers, places, processes })
     }
 
     /// Serves clients until it is dropped.
@@ -60,9 +65,9 @@ impl Attach {
             let Ok(place) = self.places.clone().acquire_owned().await else { return };
             match self.accept().await {
                 Ok(client) => {
-                    let engine = engine.clone();
+                    let (engine, processes) = (engine.clone(), self.processes.clone());
                     tokio::spawn(async move {
-                        serve_client(&client, &engine).await;
+                        serve_client(&client, &engine, &processes).await;
                         drop(place);
                     });
                 }
@@ -78,10 +83,9 @@ impl Attach {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let accept = |socket: &OwnedFd| Ok(accept_with(socket, flags)?);
         let socket = self.socket.async_io(Interest::READABLE, accept).await?;
-        let peer = socket_peercred(&socket)?;
-        let allowed = self.peers.allow(peer.uid.as_raw(), peer.gid.as_raw());
-        let socket = watched(socket)?;
-        Ok(Client { socket, allowed })
+        let peer = credentials(socket.as_fd())?;
+        let allowed = self.peers.allow(peer.uid, peer.gid);
+        Ok(Client { socket: watched(socket)?, peer, allowed })
     }
 }
 
@@ -96,7 +100,14 @@ fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// A connected client.
 struct Client {
     socket: AsyncFd<OwnedFd>,
+    peer: Credentials,
     allowed: bool,
+}
+
+/// Why a client is not attached.
+struct Refused {
+    code: Refusal,
+    why: String,
 }
 
 /// Tells the engine that a client has gone, also when the task that serves it is cancelled.
@@ -114,23 +125,14 @@ impl Drop for Attached {
     }
 }
 
-async fn serve_client(client: &Client, engine: &Handle) {
-    let hello = match timeout(HELLO_TIMEOUT, client.hello()).await {
-        Ok(Ok(hello)) => hello,
-        Ok(Err(error)) => return client.refuse(&error.to_string()),
-        Err(_) => return client.refuse("no hello came"),
-    };
-    if !client.allowed {
-        return client.refuse("this user may not attach: see `peers` in the configuration");
-    }
-    let target = Target { model: hello.model, session: hello.session };
-    let membership = match engine.ask(|reply| Command::Attach { target, reply }).await {
-        Ok(membership) => membership,
-        Err(error) => return client.refuse(&error.to_string()),
-    };
-    let _attached = Attached { member: membership.member, engine: engine.clone() };
-    if client.welcome(membership).is_ok() {
-        client.gone().await;
+async fn serve_client(client: &Client, engine: &Handle, processes: &Processes) {
+    match client.admit(engine, processes).await {
+        Ok((_seat, _attached)) => client.gone().await,
+        Err(Refused { code, why }) => {
+            tracing::warn!(pid = client.peer.pid, uid = client.peer.uid, why, "not attached");
+            // It may have gone already.
+            let _ = Welcome::refuse(client.socket.as_fd(), code, &why);
+        }
     }
 }
 
@@ -145,23 +147,76 @@ impl Client {
         }
     }
 
-    fn welcome(&self, membership: Membership) -> Result<(), WireError> {
-        let Membership { member: _, entry, pool, table, bundle, cell, doorbell } = membership;
-        let welcome = Welcome { entry, descriptors: [pool, table, bundle, cell, doorbell] };
-        welcome.send(self.socket.as_fd())
+    /// Lets the client in, if it may come in. It is a member for as long as both values live.
+    async fn admit(
+        &self,
+        engine: &Handle,
+        processes: &Processes,
+    ) -> Result<(Seat, Attached), Refused> {
+        let hello = timeout(HELLO_TIMEOUT, self.hello()).await;
+        let hello = hello.map_err(|_| refused(Refusal::DEADLINE_EXCEEDED, "no hello came"))??;
+        let peer = self.peer()?;
+        let full = |limit| {
+            let why = format!(
+                "the process has {limit} attachments already: it leaks them, or \
+                 `limits.attachments_per_process` is too low"
+            );
+            refused(Refusal::RESOURCE_EXHAUSTED, why)
+        };
+        let seat = processes.seat(peer).map_err(full)?;
+        let target = Target { model: hello.model, session: hello.session };
+        let attach = |reply| Command::Attach { target, peer, reply };
+        let membership = engine.ask(attach).await?;
+        let Membership { member, entry, pool, table, index, cell, doorbell } = membership;
+        let attached = Attached { member, engine: engine.clone() };
+        let welcome = Welcome { entry, descriptors: [pool, table, index, cell, doorbell] };
+        welcome.send(self.socket.as_fd())?;
+        Ok((seat, attached))
     }
 
-    fn refuse(&self, why: &str) {
-        tracing::warn!(why, "a client was not attached");
-        // It may have gone already.
-        let _ = Welcome::refuse(self.socket.as_fd(), why);
+    /// The client's process, if it may attach.
+    fn peer(&self) -> Result<Peer, Refused> {
+        let denied = |why: &str| refused(Refusal::PERMISSION_DENIED, why);
+        if !self.allowed {
+            return Err(denied("this user may not attach: see `peers` in the configuration"));
+        }
+        let hidden = "the daemon cannot see this process: let it share the daemon's pid namespace";
+        let pid = self.peer.pid.ok_or_else(|| denied(hidden))?;
+        Ok(Peer { pid, uid: self.peer.uid })
     }
 
     /// Waits for the end of the connection. A client has nothing more to say: whatever comes ends
     /// it as well.
     async fn gone(&self) {
-        let receive =
-            |socket: &OwnedFd| Ok(recv(socket, &mut [0u8; 1], RecvFlags::CMSG_CLOEXEC)?.0);
+        let receive = |socket: &OwnedFd| Ok(read(socket, &mut [0u8; 1])?);
         let _ = self.socket.async_io(Interest::READABLE, receive).await;
+    }
+}
+
+fn refused(code: Refusal, why: impl Into<String>) -> Refused {
+    Refused { code, why: why.into() }
+}
+
+impl From<WireError> for Refused {
+    fn from(error: WireError) -> Self {
+        let code = match error {
+            WireError::Version(_) => Refusal::UNIMPLEMENTED,
+            WireError::Io(_) | WireError::Closed => Refusal::UNAVAILABLE,
+            _ => Refusal::INVALID_ARGUMENT,
+        };
+        refused(code, error.to_string())
+    }
+}
+
+impl From<EngineError> for Refused {
+    fn from(error: EngineError) -> Self {
+        use EngineError as E;
+        let code = match error {
+            E::UnknownModel { .. } | E::UnknownSession { .. } => Refusal::NOT_FOUND,
+            E::AmbiguousModel { .. } | E::BadName { .. } => Refusal::INVALID_ARGUMENT,
+            E::TooManyClients(_) | E::NoClientMemory | E::Busy => Refusal::RESOURCE_EXHAUSTED,
+            _ => Refusal::UNAVAILABLE,
+        };
+        refused(code, error.to_string())
     }
 }

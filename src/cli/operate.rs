@@ -31,6 +31,10 @@ pub(super) struct SwitchArgs {
     /// Switch only if the session is at this generation.
     #[arg(long, value_name = "GENERATION")]
     expect: Option<u64>,
+    /// For a pool that holds one task only: give up the active task first, if there is no other way
+    /// to make room.
+    #[arg(long)]
+    in_place: bool,
     /// Give up after so many milliseconds.
     #[arg(long, value_name = "MS")]
     timeout_ms: Option<u64>,
@@ -60,12 +64,17 @@ pub(super) struct ExportArgs {
 
 /// Makes a task active.
 pub(super) fn switch(args: &SwitchArgs) -> Result<(), Failure> {
+    let mode = match args.in_place {
+        true => proto::SwitchMode::InPlace,
+        false => proto::SwitchMode::Seamless,
+    };
     let message = proto::SwitchTaskRequest {
         model: args.model.clone(),
         session: args.session.clone(),
         task: args.task.clone(),
         request_id: args.request_id.clone(),
         expected_generation: args.expect,
+        mode: mode.into(),
     };
     let (request, limit) = loading(message, args.timeout_ms);
     let response = call(&args.daemon, limit, async |client| client.switch_task(request).await)?;
@@ -73,9 +82,10 @@ pub(super) fn switch(args: &SwitchArgs) -> Result<(), Failure> {
         return print_json(&response);
     }
     print(&format!(
-        "{} {}, generation {}\n{}{}{}",
+        "{} {}{}, generation {}\n{}{}{}",
         args.task,
         outcome(response.outcome()),
+        if response.in_place { " in place" } else { "" },
         response.generation,
         amounts(&response).render(),
         timing_line(&response.timing.unwrap_or_default()),

@@ -95,8 +95,21 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
         }
         text += &sessions_table(&model.sessions).render();
         text.extend(model.sessions.iter().filter_map(likely_line));
+        text.extend(
+            model.sessions.iter().flat_map(|session| session.leases.iter().map(lease_line)),
+        );
     }
     print(&text)
+}
+
+fn lease_line(lease: &proto::Lease) -> String {
+    let proto::Lease { pid, uid, generation, task, kept, superseded_ms, revoked } = lease;
+    format!(
+        "process {pid} (user {uid}) still reads {task} of generation {generation}, superseded for \
+         {superseded_ms} ms, and keeps {} in the pool{}\n",
+        bytes(kept.unwrap_or_default().bytes),
+        if *revoked { "; its lease is revoked" } else { "" },
+    )
 }
 
 fn storage_line(storage: Option<&proto::StorageStatus>) -> String {

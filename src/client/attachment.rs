@@ -6,30 +6,40 @@
 //! let mut session = Attachment::connect("/run/synchromesh/attach.sock".as_ref(), "", "")?;
 //! let lease = session.lease()?;
 //! for tensor in lease.bundle().tensors() {
-//!     for block in lease.blocks(tensor) {
-//!         let (place, bytes) = block?;
-//!         // Compute with the block at this place of the grid.
+//!     for block in lease.sparse(tensor).blocks() {
+//!         let block = block?;
+//!         // Compute with `block.bytes` at this row and column of the grid.
 //!     }
 //! }
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! An attachment starts no thread and takes no lock. It does not attach again by itself: who was
+//! told that the daemon is gone decides when to try.
 
+use super::tensor::{Base, Sparse, Tensor};
 use crate::{
     bundle::{BaseTensor, Bundle, OpenError, PrunedTensor},
-    device::{ActiveTask, EpochCell, MemoryError, PoolView, SessionEntry, TableError, TableView},
+    device::{ActiveTask, Cell, MemoryError, PoolView, SessionEntry, TableError, TableView, lease},
     units::{BlockIndex, Generation, TaskIndex},
     wire::{Hello, Welcome, WireError},
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    io::Errno,
+    io::{Errno, read},
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
         sockopt::{Timeout, set_socket_timeout},
     },
+    time::Timespec,
 };
-use std::{fs::File, os::fd::OwnedFd, path::Path, time::Duration};
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
+    time::{Duration, Instant},
+};
 use thiserror::Error;
 
 /// How long the daemon may take to answer.
@@ -70,9 +80,29 @@ pub enum AttachError {
     /// The session has no active task.
     #[error("the session has no active task: switch to one first")]
     NoTask,
+    /// The session is at another generation.
+    #[error("the session is at generation {actual}, so {expected} cannot be leased")]
+    OtherGeneration {
+        /// The generation asked for.
+        expected: Generation,
+        /// The session's.
+        actual: Generation,
+    },
     /// The daemon has gone, or has ended the membership.
-    #[error("the daemon has closed the connection: attach again")]
+    #[error("the daemon is gone: attach again once it is back; what is leased stays readable")]
     Closed,
+    /// A lease lasted longer than the daemon waits for one.
+    #[error(
+        "the lease on generation {0} lasted too long and was revoked: detach, attach again, and \
+         keep leases short (`limits.lease_patience_ms`)"
+    )]
+    Revoked(Generation),
+    /// Nothing was published in time.
+    #[error("no later generation was published in time")]
+    TimedOut,
+    /// Waiting failed.
+    #[error("cannot wait for the daemon: {0}")]
+    Wait(Errno),
 }
 
 /// Membership in a session: its memory, mapped. Dropping it ends the membership.
@@ -82,11 +112,9 @@ pub struct Attachment {
     entry: SessionEntry,
     pool: PoolView,
     table: TableView,
-    cell: EpochCell,
+    cell: Cell,
     doorbell: OwnedFd,
     bundle: Bundle,
-    /// The generation at which the connection was last seen alive.
-    seen: Generation,
 }
 
 /// A pin on what the session served when the lease was taken. While it lives, none of its blocks
@@ -126,9 +154,8 @@ impl Attachment {
         if !belong_together(&table, &bundle) {
             return Err(AttachError::OtherBundle);
         }
-        let cell = EpochCell::open(cell)?;
-        let seen = Generation::NONE;
-        Ok(Self { socket, entry, pool, table, cell, doorbell, bundle, seen })
+        let cell = Cell::open(cell)?;
+        Ok(Self { socket, entry, pool, table, cell, doorbell, bundle })
     }
 
     /// The bundle that is served.
@@ -136,47 +163,85 @@ impl Attachment {
         &self.bundle
     }
 
-    /// The reading end of a pipe that gets a byte whenever a generation is published.
-    pub fn doorbell(&self) -> &OwnedFd {
-        &self.doorbell
+    /// Two descriptors for a loop of the caller's own: whenever one can be read, call
+    /// [`wait`](Self::wait) with no time, which takes in what rang and tells of the daemon's end.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.doorbell.as_fd(), self.socket.as_fd()]
     }
 
-    /// Pins what the session serves now. No system call, unless the generation is a new one.
+    /// The session's generation; it has no task where [`lease`](Self::lease) says so.
+    pub fn generation(&self) -> Generation {
+        self.table.active(self.entry).generation
+    }
+
+    /// Whether the daemon lives and the membership stands. No system call.
+    pub fn check(&self) -> Result<(), AttachError> {
+        if self.table.is_orphaned() {
+            return Err(AttachError::Closed);
+        }
+        self.cell.revoked().map_or(Ok(()), |generation| Err(AttachError::Revoked(generation)))
+    }
+
+    /// Pins what the session serves now. No system call.
     pub fn lease(&mut self) -> Result<Lease<'_>, AttachError> {
-        loop {
-            let now = self.table.active(self.entry);
-            let Some(active) = now.task() else {
-                self.check_alive()?;
-                return Err(AttachError::NoTask);
-            };
-            self.cell.announce(active.generation);
-            if self.table.active(self.entry) != now {
-                // A switch was published in between: the daemon may not have seen the announcement.
-                self.cell.announce(Generation::NONE);
-                continue;
-            }
-            if active.generation != self.seen {
-                if let Err(error) = self.check_alive() {
-                    self.cell.announce(Generation::NONE);
-                    return Err(error);
-                }
-                self.seen = active.generation;
-            }
-            if active.task.index() >= self.bundle.task_indices().count() {
-                self.cell.announce(Generation::NONE);
-                return Err(AttachError::OtherBundle);
-            }
-            return Ok(Lease { attachment: self, active });
+        self.check()?;
+        let active = lease::acquire(self.table.word(self.entry), self.cell.epoch());
+        let active = active.ok_or(AttachError::NoTask)?;
+        let lease = Lease { attachment: self, active };
+        if active.task.index() >= lease.bundle().meta().tasks.len() {
+            return Err(AttachError::OtherBundle);
+        }
+        Ok(lease)
+    }
+
+    /// The same, if the session is at this generation, as told by whoever switched.
+    pub fn lease_of(&mut self, expected: Generation) -> Result<Lease<'_>, AttachError> {
+        let lease = self.lease()?;
+        match lease.generation() {
+            actual if actual == expected => Ok(lease),
+            actual => Err(AttachError::OtherGeneration { expected, actual }),
         }
     }
 
-    /// The daemon sends nothing after its welcome: whatever can be read is the end.
-    fn check_alive(&self) -> Result<(), AttachError> {
-        let mut polled = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::HUP)];
-        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-        match poll(&mut polled, Some(&now)) {
-            Ok(0) => Ok(()),
-            _ => Err(AttachError::Closed),
+    /// Waits until the session is beyond a generation, and tells which it is at.
+    pub fn wait(&self, beyond: Generation, timeout: Duration) -> Result<Generation, AttachError> {
+        let end = Instant::now().checked_add(timeout);
+        loop {
+            self.silence()?;
+            self.check()?;
+            let generation = self.generation();
+            if generation > beyond {
+                return Ok(generation);
+            }
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            self.sleep(left)?;
+        }
+    }
+
+    /// Takes in what rang, so that the next ring can be told from it.
+    fn silence(&self) -> Result<(), AttachError> {
+        let mut rings = [0; 256];
+        loop {
+            match read(&self.doorbell, &mut rings) {
+                // The end of the pipe is that of the daemon, which `check` tells.
+                Ok(0) | Err(Errno::AGAIN) => return Ok(()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(AttachError::Wait(error)),
+            }
+        }
+    }
+
+    /// Sleeps until the doorbell rings.
+    fn sleep(&self, left: Option<Duration>) -> Result<(), AttachError> {
+        let watched = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut polled = self.descriptors().map(watched);
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut polled, left.as_ref()) {
+            Ok(0) => Err(AttachError::TimedOut),
+            // The daemon says nothing after its welcome: whatever comes is its end.
+            Ok(_) if !polled[1].revents().is_empty() => Err(AttachError::Closed),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(AttachError::Wait(error)),
         }
     }
 }
@@ -206,49 +271,47 @@ impl Lease<'_> {
         &self.attachment.bundle
     }
 
-    /// A base tensor's bytes, in place.
-    pub fn base(&self, tensor: &BaseTensor) -> Option<&[u8]> {
-        let range = tensor.range.start as usize..tensor.range.end as usize;
-        self.attachment.pool.base().get(range)
+    /// The name of that task.
+    pub fn task_name(&self) -> &str {
+        &self.bundle().task(self.task()).name
     }
 
-    /// The task's blocks of a tensor, in place, each with its place in the grid, row by row. A
-    /// block that the table does not place is an error: its weights are not zero but unknown.
-    pub fn blocks<'b>(
-        &'b self,
-        tensor: &'b PrunedTensor,
-    ) -> impl Iterator<Item = Result<(usize, &'b [u8]), AttachError>> + 'b {
-        let blocks = tensor.blocks_of(self.bundle(), self.active.task).enumerate();
-        blocks.filter_map(|(place, block)| {
-            let block = block?;
-            Some(self.block(block).map(|bytes| (place, bytes)).ok_or(AttachError::NoSlot(block)))
-        })
-    }
-
-    /// A tensor as the task has it, with zeros where it has no block: rows x columns elements of
-    /// the bundle's type, row by row.
-    pub fn to_dense(&self, tensor: &PrunedTensor) -> Result<Vec<u8>, AttachError> {
-        let tiling = tensor.tiling();
-        let mut dense = vec![0; tiling.dense_len()];
-        for block in self.blocks(tensor) {
-            let (place, bytes) = block?;
-            tiling.paste(bytes, place, &mut dense);
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        let bundle = self.bundle();
+        let pruned = bundle.tensors().iter().find(|tensor| tensor.name() == name);
+        let base = || bundle.base().tensors.iter().find(|tensor| tensor.name == name);
+        match pruned {
+            Some(tensor) => Some(Tensor::Sparse(self.sparse(tensor))),
+            None => Some(Tensor::Base(self.base(base()?))),
         }
-        Ok(dense)
+    }
+
+    /// A base tensor of the bundle.
+    pub fn base<'l>(&'l self, tensor: &'l BaseTensor) -> Base<'l> {
+        // That the base is as long as the bundle's, `belong_together` has checked.
+        let range = tensor.range.start as usize..tensor.range.end as usize;
+        Base::new(tensor, self.attachment.pool.base().get(range).unwrap_or_default())
+    }
+
+    /// A tensor of the bundle that is cut into blocks.
+    pub fn sparse<'l>(&'l self, tensor: &'l PrunedTensor) -> Sparse<'l> {
+        Sparse::new(self, tensor)
     }
 
     #[expect(unsafe_code, reason = "slots are written by the daemon when nobody leases them")]
-    fn block(&self, block: BlockIndex) -> Option<&[u8]> {
+    pub(super) fn block(&self, block: BlockIndex) -> Result<&[u8], AttachError> {
         let Attachment { table, pool, .. } = self.attachment;
-        let slot = table.slot_of(block)?;
-        // SAFETY: the lease holds its generation for as long as `self` is borrowed, and `blocks`
+        let slot = table.slot_of(block).ok_or(AttachError::NoSlot(block))?;
+        // SAFETY: the lease holds its generation for as long as `self` is borrowed, and `Sparse`
         // asks for blocks of the task that was active in it.
-        unsafe { pool.slot(slot) }
+        let bytes = unsafe { pool.slot(slot) };
+        bytes.ok_or(AttachError::NoSlot(block))
     }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.attachment.cell.announce(Generation::NONE);
+        lease::release(self.attachment.cell.epoch());
     }
 }

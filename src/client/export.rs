@@ -30,9 +30,6 @@ pub enum ExportError {
     /// A block is missing.
     #[error(transparent)]
     Block(#[from] AttachError),
-    /// The daemon's memory does not have the base that its bundle tells of.
-    #[error("the daemon's memory has no base tensor `{0}`")]
-    Base(String),
 }
 
 /// Writes all tensors as the lease's task has them. The file appears whole or not at all; not if
@@ -62,10 +59,10 @@ pub fn export(
     };
     write(&header)?;
     for tensor in &bundle.base().tensors {
-        write(lease.base(tensor).ok_or_else(|| ExportError::Base(tensor.name.clone()))?)?;
+        write(lease.base(tensor).bytes())?;
     }
     for tensor in bundle.tensors() {
-        write(&lease.to_dense(tensor)?)?;
+        write(&lease.sparse(tensor).to_dense()?)?;
     }
     file.commit().map_err(failed)
 }

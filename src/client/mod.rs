@@ -3,7 +3,9 @@
 mod attachment;
 mod control;
 mod export;
+mod tensor;
 
 pub use attachment::{AttachError, Attachment, Lease};
 pub use control::{Control, channel, connect};
 pub use export::{ExportError, export};
+pub use tensor::{Base, Block, Element, Sparse, Tensor};

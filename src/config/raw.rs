@@ -75,7 +75,9 @@ pub(super) struct RawPrefetch {
 pub(super) struct RawLimits {
     pub(super) switch_timeout_ms: u64,
     pub(super) drain_timeout_ms: u64,
+    pub(super) lease_patience_ms: u64,
     pub(super) clients_per_session: u64,
+    pub(super) attachments_per_process: u64,
     pub(super) connections: u64,
 }
 
@@ -131,7 +133,9 @@ impl Default for RawLimits {
         Self {
             switch_timeout_ms: 30_000,
             drain_timeout_ms: 5_000,
+            lease_patience_ms: 2_000,
             clients_per_session: 16,
+            attachments_per_process: 8,
             connections: 64,
         }
     }

@@ -4,8 +4,8 @@
 use crate::{
     bundle::Bundle,
     engine::{
-        Foreseen, Hint, HintReport, Likely, ModelStatus, Outcome, PoolStatus, PrefetchStatus,
-        PrepareReport, SessionStatus, StorageStatus, SwitchReport, SwitchTiming,
+        Foreseen, Hint, HintReport, LeaseStatus, Likely, ModelStatus, Outcome, PoolStatus,
+        PrefetchStatus, PrepareReport, SessionStatus, StorageStatus, SwitchReport, SwitchTiming,
     },
     proto,
     residency::SlotCounts,
@@ -59,6 +59,7 @@ impl From<SwitchReport> for proto::SwitchTaskResponse {
             prefetched,
             read,
             evicted,
+            in_place,
             foreseen,
             timing,
         } = report;
@@ -76,6 +77,7 @@ impl From<SwitchReport> for proto::SwitchTaskResponse {
             prefetched: amount(prefetched, block_bytes),
             read: amount(read, block_bytes),
             evicted: amount(evicted, block_bytes),
+            in_place,
             timing: Some(timing.into()),
             foresight: foreseen.map(Into::into),
         }
@@ -139,6 +141,7 @@ impl From<SessionStatus> for proto::SessionStatus {
             pending_task,
             clients,
             draining_generations,
+            leases,
             likely,
             confidence,
         } = status;
@@ -150,8 +153,25 @@ impl From<SessionStatus> for proto::SessionStatus {
             pending_task: pending_task.unwrap_or_default(),
             clients: clients as u32,
             draining_generations: draining_generations as u32,
+            leases: leases.into_iter().map(Into::into).collect(),
             likely: likely.into_iter().map(Into::into).collect(),
             confidence,
+        }
+    }
+}
+
+impl From<LeaseStatus> for proto::Lease {
+    fn from(lease: LeaseStatus) -> Self {
+        let LeaseStatus { peer, generation, task, kept, block_bytes, superseded_for, revoked } =
+            lease;
+        Self {
+            pid: peer.pid,
+            uid: peer.uid,
+            generation: generation.0,
+            task,
+            kept: amount(kept, block_bytes),
+            superseded_ms: superseded_for.as_millis() as u64,
+            revoked,
         }
     }
 }

@@ -12,8 +12,15 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The status of an error.
 pub(super) fn status(error: &EngineError) -> Status {
+    let (code, reason) = reason(error);
+    refusal(code, reason, &error.to_string(), metadata(error))
+}
+
+/// What a caller can do about an error, and which error it is.
+fn reason(error: &EngineError) -> (Code, &'static str) {
     use EngineError as E;
-    let (code, reason) = match error {
+    match error {
+        E::Emptied(cause) => reason(cause),
         E::UnknownModel { .. } => (Code::NotFound, "UNKNOWN_MODEL"),
         E::UnknownSession { .. } => (Code::NotFound, "UNKNOWN_SESSION"),
         E::UnknownTask { .. } => (Code::NotFound, "UNKNOWN_TASK"),
@@ -36,8 +43,7 @@ pub(super) fn status(error: &EngineError) -> Status {
         E::StorageUnavailable => (Code::Unavailable, "STORAGE_UNAVAILABLE"),
         E::Draining => (Code::Unavailable, "DRAINING"),
         E::Stopped => (Code::Unavailable, "STOPPED"),
-    };
-    refusal(code, reason, &error.to_string(), metadata(error))
+    }
 }
 
 /// A status with an `ErrorInfo`; what is exhausted comes with a `RetryInfo`.
@@ -72,6 +78,11 @@ fn metadata(error: &EngineError) -> HashMap<String, String> {
             vec![("expected", expected.to_string()), ("actual", actual.to_string())]
         }
         E::Corrupt { task } => vec![("task", task.clone())],
+        E::Emptied(cause) => {
+            let mut metadata = metadata(cause);
+            metadata.insert("active_task".into(), "none".into());
+            return metadata;
+        }
         _ => Vec::new(),
     };
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()

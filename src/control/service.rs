@@ -51,8 +51,16 @@ impl TaskService for Service {
     ) -> Answer<proto::SwitchTaskResponse> {
         let arrived = self.clock.now();
         let deadline = self.deadline(&request);
-        let proto::SwitchTaskRequest { model, session, task, request_id, expected_generation } =
-            request.into_inner();
+        let request = request.into_inner();
+        let in_place = in_place(request.mode)?;
+        let proto::SwitchTaskRequest {
+            model,
+            session,
+            task,
+            request_id,
+            expected_generation,
+            mode: _,
+        } = request;
         if request_id.len() > MAX_REQUEST_ID_LEN {
             let what = format!("request_id must have at most {MAX_REQUEST_ID_LEN} bytes");
             return Err(bad_argument("BAD_REQUEST_ID", &what));
@@ -64,6 +72,7 @@ impl TaskService for Service {
             expected_generation: expected_generation.map(Generation),
             arrived,
             deadline,
+            in_place,
         };
         let report = self.ask(deadline, |reply| Command::Switch(command, reply)).await?;
         Ok(Response::new(report.into()))
@@ -206,6 +215,15 @@ fn parse_timeout(text: &str) -> Option<Duration> {
         "u" => Some(Duration::from_micros(value)),
         "n" => Some(Duration::from_nanos(value)),
         _ => None,
+    }
+}
+
+/// Whether a switch may give up the active task first.
+fn in_place(mode: i32) -> Result<bool, Status> {
+    match proto::SwitchMode::try_from(mode) {
+        Ok(proto::SwitchMode::Unspecified | proto::SwitchMode::Seamless) => Ok(false),
+        Ok(proto::SwitchMode::InPlace) => Ok(true),
+        Err(_) => Err(bad_argument("BAD_MODE", "mode must be one that the protocol has")),
     }
 }
 

@@ -95,7 +95,7 @@ fn load(config: &Config, keeper: &mut Keeper) -> Result<Vec<Model>, DaemonError>
             blocks = model.bundle().len(),
             tasks = model.bundle().task_indices().count(),
             request_bytes,
-            huge_bytes = model.status().pool.huge_bytes,
+            huge_bytes = model.pool_status().huge_bytes,
             "loaded"
         );
         models.push(model);
@@ -137,7 +137,7 @@ async fn serve_models(
     if let Some(address) = listen.tcp {
         server.serve_tcp(address).await?;
     }
-    let attach = Attach::bind(attach_path.path(), config.peers.clone(), connections);
+    let attach = Attach::bind(attach_path.path(), config.peers.clone(), &config.limits);
     let failed =
         |source| ServerError::Listen { address: attach_path.path().display().to_string(), source };
     let attach = tokio::spawn(attach.map_err(failed)?.serve(engine.clone()));
@@ -176,6 +176,7 @@ fn limits(config: &Config) -> Limits {
         stall: config.storage.stall,
         switch_timeout: config.limits.switch_timeout,
         clients_per_session: config.limits.clients_per_session,
+        lease_patience: config.limits.lease_patience,
         prefetch: config.prefetch,
     }
 }
@@ -195,6 +196,7 @@ async fn activate(
         expected_generation: None,
         arrived: clock.now(),
         deadline: None,
+        in_place: false,
     };
     match engine.ask(|reply| Command::Switch(command, reply)).await {
         Ok(_) => Ok(()),

@@ -1,9 +1,11 @@
-//! A client's epoch cell, in which it announces the generation that it reads, and the doorbell
-//! that tells it of new ones.
+//! A client's cell, in which it announces the generation that it reads and learns that its lease was
+//! revoked, and the doorbell that tells it to look.
 //!
-//! The protocol is Dekker's: the client stores its generation and then looks whether the session
-//! still has it; the daemon publishes a generation and then looks at the cells. Sequentially
-//! consistent accesses make sure that at least one of them sees the other.
+//! ```text
+//! offset  bytes  written by  content
+//!      0      8  client      epoch: the generation under lease; 0 for none
+//!     64      8  daemon      revoked: 0, or the generation whose lease outlasted patience
+//! ```
 
 use super::memory::{MemoryError, SharedMemory, Sharing};
 use crate::units::Generation;
@@ -17,44 +19,59 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// A generation under lease, shared with one client; [`Generation::NONE`] means no lease.
+const EPOCH_OFFSET: usize = 0;
+/// Of another cache line: the daemon's store is not to slow the client's.
+const REVOKED_OFFSET: usize = 64;
+const CELL_BYTES: usize = REVOKED_OFFSET + 8;
+
+/// The words of one client, shared with the daemon.
 #[derive(Debug)]
-pub struct EpochCell {
+pub struct Cell {
     memory: SharedMemory,
 }
 
-impl EpochCell {
+impl Cell {
     /// A new cell without a lease.
     pub fn create() -> Result<Self, MemoryError> {
-        let memory = SharedMemory::create("cell", 8, Sharing::Writable, false)?;
+        let memory = SharedMemory::create("cell", CELL_BYTES as u64, Sharing::Writable, false)?;
         Ok(Self { memory })
     }
 
     /// Maps a cell that the daemon has created.
     pub fn open(fd: OwnedFd) -> Result<Self, MemoryError> {
-        Ok(Self { memory: SharedMemory::open("the epoch cell", fd, 8, Sharing::Writable)? })
+        let memory = SharedMemory::open("the cell", fd, CELL_BYTES as u64, Sharing::Writable)?;
+        Ok(Self { memory })
     }
 
     /// The generation under lease. The client may write anything; any value that is not an older
     /// generation of its session pins nothing.
-    pub fn leased(&self) -> Generation {
-        Generation(self.value().load(Ordering::SeqCst))
+    pub fn epoch(&self) -> &AtomicU64 {
+        self.word(EPOCH_OFFSET)
     }
 
-    /// Announces a lease, or with [`Generation::NONE`] its end.
-    pub fn announce(&self, generation: Generation) {
-        self.value().store(generation.0, Ordering::SeqCst);
+    /// Tells the client that the lease on this generation has lasted too long.
+    pub fn revoke(&self, generation: Generation) {
+        self.word(REVOKED_OFFSET).store(generation.0, Ordering::Release);
+    }
+
+    /// The generation whose lease was revoked, if one was.
+    pub fn revoked(&self) -> Option<Generation> {
+        let revoked = Generation(self.word(REVOKED_OFFSET).load(Ordering::Acquire));
+        (revoked != Generation::NONE).then_some(revoked)
     }
 
     #[expect(unsafe_code, reason = "the cell lies in memory that is mapped, not borrowed")]
-    fn value(&self) -> &AtomicU64 {
-        // SAFETY: the mapping is page-aligned, has at least 8 bytes that cannot be cut off
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= CELL_BYTES, "a word of the cell");
+        // SAFETY: the mapping has at least `CELL_BYTES` (both constructors).
+        let word = unsafe { self.memory.ptr().add(offset) };
+        // SAFETY: the mapping is page-aligned, so the word is 8-aligned; it cannot be cut off
         // (sealed), lives as long as `self`, and both sides access it only as this atomic.
-        unsafe { AtomicU64::from_ptr(self.memory.ptr().cast()) }
+        unsafe { AtomicU64::from_ptr(word.cast()) }
     }
 }
 
-impl AsFd for EpochCell {
+impl AsFd for Cell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
     }

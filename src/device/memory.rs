@@ -78,6 +78,12 @@ pub enum MemoryError {
         /// The cause.
         source: io::Error,
     },
+    /// The kernel does not take note of this process's end.
+    #[error("cannot start what tells clients of the daemon's end: {source}")]
+    Life {
+        /// The cause.
+        source: io::Error,
+    },
     /// A descriptor from elsewhere cannot be mapped.
     #[error("cannot map {what}: {source}")]
     Map {

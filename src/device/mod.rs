@@ -1,20 +1,21 @@
 //! Memory that the daemon owns and clients see: the pool of weights, the table that says what is
-//! where, and each client's epoch cell.
+//! where, and each client's cell.
 //!
 //! Everything here is host memory in sealed memfds; on boards with unified memory that *is* the
 //! device's memory. Which block lies where is `residency`'s business, and handing descriptors to
 //! clients is `attach`'s.
 
 mod cell;
+pub mod lease;
+mod life;
 mod memory;
 mod pages;
 mod pool;
 mod table;
 
-pub use cell::{Doorbell, EpochCell};
+pub use cell::{Cell, Doorbell};
+pub use lease::{Active, ActiveTask};
 pub use memory::{MemoryError, SharedMemory, Sharing};
 pub use pages::MemInfo;
 pub use pool::{Pool, PoolLayout, PoolView, Window};
-pub use table::{
-    Active, ActiveTask, MAX_SESSIONS, SessionEntry, TableError, TableView, TableWriter,
-};
+pub use table::{MAX_SESSIONS, SessionEntry, TableError, TableView, TableWriter};

@@ -9,7 +9,8 @@
 //!     16     16  bundle id
 //!     32      8  bytes of a slot
 //!     40      8  bytes of the base
-//!     48     16  zero
+//!     48      4  life: bit 30 is set once the daemon is gone
+//!     52     12  zero
 //!     64    512  64 sessions: u64 = generation << 16 | task, task 0xFFFF for none
 //!    576   4*n   slot of each block: u32, 0xFFFFFFFF if it is in none
 //! ```
@@ -18,12 +19,14 @@
 //! are stored before a word names the task and stay while any lease on that generation lasts.
 
 use super::{
+    lease::{self, Active},
+    life::{Life, OWNER_DIED},
     memory::{MemoryError, SharedMemory, Sharing},
     pool::PoolLayout,
 };
 use crate::{
     bundle::BundleId,
-    units::{BlockIndex, Generation, SlotId, TaskIndex},
+    units::{BlockIndex, Generation, SlotId},
 };
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -37,11 +40,9 @@ pub const MAX_SESSIONS: usize = 64;
 
 const MAGIC: [u8; 8] = *b"SMTABLE1";
 const SESSIONS_OFFSET: usize = size_of::<Header>();
+const LIFE_OFFSET: usize = 48;
 const SLOTS_OFFSET: usize = SESSIONS_OFFSET + MAX_SESSIONS * 8;
 const NOWHERE: u32 = u32::MAX;
-const NO_TASK: u64 = 0xFFFF;
-const _: () =
-    assert!(crate::bundle::MAX_TASKS < NO_TASK as usize, "a task fits beside its generation");
 const _: () = assert!(SESSIONS_OFFSET == 64 && SLOTS_OFFSET == 576, "the documented offsets");
 
 /// A session's place in the table.
@@ -60,41 +61,6 @@ impl SessionEntry {
     }
 }
 
-/// A task and the generation that made it active.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActiveTask {
-    /// The generation.
-    pub generation: Generation,
-    /// The task.
-    pub task: TaskIndex,
-}
-
-/// What a session serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Active {
-    /// Grows with every change of the session's entry.
-    pub generation: Generation,
-    /// The task, if there is one.
-    pub task: Option<TaskIndex>,
-}
-
-impl Active {
-    /// The task with its generation, if there is one.
-    pub fn task(self) -> Option<ActiveTask> {
-        self.task.map(|task| ActiveTask { generation: self.generation, task })
-    }
-
-    fn word(self) -> u64 {
-        self.generation.0 << 16 | self.task.map_or(NO_TASK, |task| u64::from(task.0))
-    }
-
-    fn from_word(word: u64) -> Self {
-        let task = word & 0xFFFF;
-        let task = (task != NO_TASK).then_some(TaskIndex(task as u16 as u32));
-        Self { generation: Generation(word >> 16), task }
-    }
-}
-
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Header {
@@ -109,7 +75,11 @@ struct Header {
 
 /// The daemon's side: the only writer.
 #[derive(Debug)]
-pub struct TableWriter(Table);
+pub struct TableWriter {
+    /// Dropped before the table, in which its word lies.
+    _life: Life,
+    table: Table,
+}
 
 /// A client's side.
 #[derive(Debug)]
@@ -159,29 +129,35 @@ impl TableWriter {
         for block in 0..blocks {
             table.slot(BlockIndex(block)).store(NOWHERE, Ordering::Relaxed);
         }
-        Ok(Self(table))
+        let word = table.life();
+        #[expect(unsafe_code, reason = "the kernel writes to the word when the daemon ends")]
+        // SAFETY: the word lies in `table`, which is dropped after the `Life` (the order of the
+        // fields); moving the `Table` does not move its mapping.
+        let life = unsafe { Life::begin(word) };
+        let life = life.map_err(|source| MemoryError::Life { source })?;
+        Ok(Self { _life: life, table })
     }
 
     /// Publishes what a session serves.
     pub fn publish(&self, session: SessionEntry, active: Active) {
-        self.0.session(session).store(active.word(), Ordering::SeqCst);
+        lease::publish(self.table.session(session), active);
     }
 
     /// Says where a block is.
     pub fn place(&self, block: BlockIndex, slot: Option<SlotId>) {
         let slot = slot.map_or(NOWHERE, |slot| slot.0);
-        self.0.slot(block).store(slot, Ordering::Release);
+        self.table.slot(block).store(slot, Ordering::Release);
     }
 
     /// Where a block is.
     pub fn slot_of(&self, block: BlockIndex) -> Option<SlotId> {
-        self.0.slot_of(block)
+        self.table.slot_of(block)
     }
 }
 
 impl AsFd for TableWriter {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.memory.as_fd()
+        self.table.memory.as_fd()
     }
 }
 
@@ -218,7 +194,17 @@ impl TableView {
 
     /// What a session serves now.
     pub fn active(&self, session: SessionEntry) -> Active {
-        Active::from_word(self.table.session(session).load(Ordering::SeqCst))
+        Active::from_word(self.word(session).load(Ordering::Acquire))
+    }
+
+    /// A session's word, for [`lease::acquire`].
+    pub fn word(&self, session: SessionEntry) -> &AtomicU64 {
+        self.table.session(session)
+    }
+
+    /// Whether the daemon that wrote the table is gone.
+    pub fn is_orphaned(&self) -> bool {
+        self.table.life().load(Ordering::Acquire) & OWNER_DIED != 0
     }
 
     /// Where a block is now.
@@ -237,9 +223,18 @@ impl Table {
     }
 
     fn load_header(&self) -> Header {
-        // SAFETY: as for `store_header`; the daemon does not change it any more.
+        // SAFETY: as for `store_header`; but for the life word, whose bytes here are ignored, the
+        // daemon does not change it any more.
         let bytes = unsafe { self.memory.ptr().cast::<[u8; SESSIONS_OFFSET]>().read() };
         zerocopy::transmute!(bytes)
+    }
+
+    fn life(&self) -> &AtomicU32 {
+        // SAFETY: the mapping has room for the header (both constructors).
+        let word = unsafe { self.memory.ptr().add(LIFE_OFFSET) };
+        // SAFETY: the word is 4-aligned, lives as long as `self`, and is accessed so by everybody
+        // once the header is written.
+        unsafe { AtomicU32::from_ptr(word.cast()) }
     }
 
     fn session(&self, session: SessionEntry) -> &AtomicU64 {
@@ -266,6 +261,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::TaskIndex;
 
     fn duplicate(fd: &impl AsFd) -> OwnedFd {
         fd.as_fd().try_clone_to_owned().unwrap()
@@ -287,6 +283,10 @@ mod tests {
         assert_eq!(view.active(session), active);
         assert_eq!(view.slot_of(BlockIndex(999)), Some(SlotId(8)));
         assert_eq!(view.slot_of(BlockIndex(1000)), None);
+        assert!(!view.is_orphaned());
+        drop(writer);
+        assert!(view.is_orphaned(), "it goes on being readable");
+        assert_eq!(view.active(session), active);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub enum Command {
     Attach {
         /// The session.
         target: Target,
+        /// The client.
+        peer: Peer,
         /// Gets the descriptors.
         reply: Reply<Membership>,
     },
@@ -125,6 +127,8 @@ pub struct SwitchCommand {
     pub arrived: Duration,
     /// When its caller stops waiting.
     pub deadline: Option<Duration>,
+    /// Whether the session may give up its task first, if there is no room for both.
+    pub in_place: bool,
 }
 
 /// What somebody knows of a session's next tasks.
@@ -241,6 +245,8 @@ pub struct SwitchReport {
     pub read: usize,
     /// Blocks evicted to make room.
     pub evicted: usize,
+    /// Whether the session gave up its task first.
+    pub in_place: bool,
     /// What had been foreseen, if the task was among what was reckoned with.
     pub foreseen: Option<Foreseen>,
     /// Where the time went.
@@ -274,6 +280,15 @@ impl SwitchTiming {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u64);
 
+/// The process of an attached client, as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+}
+
 /// What an attached client gets.
 #[derive(Debug)]
 pub struct Membership {
@@ -285,9 +300,9 @@ pub struct Membership {
     pub pool: OwnedFd,
     /// The table, for reading.
     pub table: OwnedFd,
-    /// The bundle, for reading.
-    pub bundle: OwnedFd,
-    /// The client's epoch cell, for writing.
+    /// The bundle's header and index, for reading.
+    pub index: OwnedFd,
+    /// The client's cell, for writing.
     pub cell: OwnedFd,
     /// The client's doorbell.
     pub doorbell: OwnedFd,

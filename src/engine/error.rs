@@ -3,7 +3,8 @@
 use crate::units::Generation;
 use thiserror::Error;
 
-/// Why a command was not carried out. The active task of every session is as it was.
+/// Why a command was not carried out. The active task of every session is as it was, except with
+/// [`Emptied`](Self::Emptied).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EngineError {
     /// No such model.
@@ -96,23 +97,22 @@ pub enum EngineError {
     #[error("the session was closed")]
     SessionClosed,
     /// The deadline came before the task was there.
-    #[error("the deadline passed before the task was loaded; the session keeps its task")]
+    #[error("the deadline passed before the task was loaded")]
     DeadlineExceeded,
     /// Blocks of the task cannot be read, or are not what they should be.
     #[error(
-        "a block of task `{task}` cannot be read or does not match its checksum: restore the \
-         bundle; the session keeps its task"
+        "a block of task `{task}` cannot be read or does not match its checksum: restore the bundle"
     )]
     Corrupt {
         /// The task.
         task: String,
     },
     /// The device does not answer, or is gone. What is resident can still be switched to.
-    #[error(
-        "the storage device does not answer: tasks that are resident can be switched to; the \
-         session keeps its task"
-    )]
+    #[error("the storage device does not answer: tasks that are resident can be switched to")]
     StorageUnavailable,
+    /// The session gave up its task for the switch, which then failed.
+    #[error("{0}. The session had given up its task for this switch and has none now")]
+    Emptied(Box<EngineError>),
     /// Too many commands wait already.
     #[error("too many commands wait already: try again later")]
     Busy,

@@ -14,6 +14,7 @@ mod budget;
 mod clock;
 mod error;
 mod foresight;
+mod in_place;
 mod load;
 mod loading;
 mod model;
@@ -31,7 +32,7 @@ mod verify;
 
 pub use action::{
     Action, Command, Effect, Foreseen, Hint, HintCommand, HintReport, Learnt, MemberId, Membership,
-    Outcome, PrepareCommand, PrepareReport, Reply, SwitchCommand, SwitchReport, SwitchTiming,
+    Outcome, Peer, PrepareCommand, PrepareReport, Reply, SwitchCommand, SwitchReport, SwitchTiming,
     Target,
 };
 pub use answers::Ended;
@@ -41,7 +42,7 @@ pub use load::{LoadError, ModelSpec};
 pub use model::Model;
 pub use run::{Handle, RunError, Runtime, StorageStatus, run};
 pub use session::{DEFAULT_SESSION, Session};
-pub use status::{Likely, ModelStatus, PoolStatus, PrefetchStatus, SessionStatus};
+pub use status::{LeaseStatus, Likely, ModelStatus, PoolStatus, PrefetchStatus, SessionStatus};
 pub use verify::{Verified, Verify};
 
 use crate::{
@@ -66,13 +67,11 @@ pub struct Limits {
     pub switch_timeout: Duration,
     /// Clients attached to a session at once.
     pub clients_per_session: usize,
+    /// How long switches wait for leases on old generations.
+    pub lease_patience: Duration,
     /// What may be loaded ahead.
     pub prefetch: PrefetchConfig,
 }
-
-/// How often leases are looked at while an old generation waits for one to end. Nothing is looked
-/// at otherwise: a lease is a store in shared memory that tells nobody.
-const LEASE_POLL: Duration = Duration::from_millis(2);
 
 /// The owner of all state.
 pub struct Engine {
@@ -108,7 +107,7 @@ impl Engine {
         }
         self.each_model(now, Model::break_off_if_stalled);
         // Not only when a tick comes: under a steady flow of actions none would.
-        self.each_model(now, |model, _| model.settle_leases());
+        self.each_model(now, |model, cx| model.settle_leases(cx));
         self.each_model(now, Model::retry_waiting);
         self.each_model(now, Model::pump);
         if !is_command || self.models.iter().any(|model| model.looks_late(now)) {
@@ -125,14 +124,11 @@ impl Engine {
     /// When [`Action::Tick`] is due at the latest, if nothing else happens.
     pub fn next_tick(&self) -> Option<Duration> {
         let deadlines = self.models.iter().filter_map(Model::next_deadline);
-        let leases = self.models.iter().any(Model::awaits_leases);
+        let now = self.clock.now();
+        let leases = self.models.iter().filter_map(|m| m.looks_at_leases(&self.limits, now));
         let stalls = self.models.iter().filter_map(|model| model.stalls_at(&self.limits));
         let ahead = self.models.iter().filter_map(Model::looks_ahead_at);
-        deadlines
-            .chain(ahead)
-            .chain(stalls)
-            .chain(leases.then(|| self.clock.now() + LEASE_POLL))
-            .min()
+        deadlines.chain(ahead).chain(stalls).chain(leases).min()
     }
 
     /// Whether the engine was told to finish, and has.
@@ -182,16 +178,16 @@ impl Engine {
             }
             Command::OpenSession { target, reply } => {
                 let opened = self.find(&target.model);
-                let opened = opened.and_then(|m| self.models[m].open_session(&target.session));
+                let opened = opened.and_then(|m| self.models[m].open_session(now, &target.session));
                 let _ = reply.send(opened);
             }
             Command::CloseSession { target, reply } => match self.find(&target.model) {
-                Ok(model) => {
-                    let _ = reply.send(self.models[model].close_session(&target.session));
-                }
+                Ok(model) => self.with_model(now, model, |model, cx| {
+                    let _ = reply.send(model.close_session(cx, &target.session));
+                }),
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Command::Attach { target, reply } => self.attach(&target, reply),
+            Command::Attach { target, peer, reply } => self.attach(&target, peer, reply),
             Command::Detach(member) => {
                 self.models.iter_mut().for_each(|model| model.detach(member));
             }
@@ -199,7 +195,7 @@ impl Engine {
                 let _ = reply.send(Ok(self.bundles().cloned().collect()));
             }
             Command::Status { model, reply } => {
-                let _ = reply.send(self.status(&model));
+                let _ = reply.send(self.status(now, &model));
             }
             Command::Trim { model, blocks, reply } => {
                 let trimmed = self.find(&model).map(|model| self.models[model].trim(blocks));
@@ -214,24 +210,24 @@ impl Engine {
         }
     }
 
-    fn attach(&mut self, target: &Target, reply: Reply<Membership>) {
+    fn attach(&mut self, target: &Target, peer: Peer, reply: Reply<Membership>) {
         let member = MemberId(self.next_member);
         self.next_member += 1;
         let limit = self.limits.clients_per_session;
         let attached = self
             .find(&target.model)
-            .and_then(|model| self.models[model].attach(&target.session, member, limit));
+            .and_then(|model| self.models[model].attach(&target.session, member, peer, limit));
         // A caller that has gone leaves no member behind.
         if reply.send(attached).is_err() {
             self.models.iter_mut().for_each(|model| model.detach(member));
         }
     }
 
-    fn status(&self, model: &str) -> Result<Vec<ModelStatus>, EngineError> {
+    fn status(&self, now: Duration, model: &str) -> Result<Vec<ModelStatus>, EngineError> {
         if model.is_empty() {
-            return Ok(self.models.iter().map(Model::status).collect());
+            return Ok(self.models.iter().map(|model| model.status(now)).collect());
         }
-        Ok(vec![self.models[self.find(model)?].status()])
+        Ok(vec![self.models[self.find(model)?].status(now)])
     }
 
     fn read_done(&mut self, now: Duration, completion: Completion) {

@@ -1,8 +1,8 @@
 //! A model that is served: its bundle, its arena of pool memory, its sessions.
 
 use super::{
-    Effect, EngineError, Limits, MemberId, Membership, ModelStatus, PoolStatus, PrefetchStatus,
-    SessionStatus,
+    Effect, EngineError, Limits, MemberId, Membership, ModelStatus, Peer, PoolStatus,
+    PrefetchStatus, SessionStatus,
     answers::{Answers, Ended},
     check_name,
     clock::Clock,
@@ -169,7 +169,11 @@ impl Model {
         self.sessions[entry.number() as usize].as_mut()
     }
 
-    pub(super) fn open_session(&mut self, name: &str) -> Result<SessionStatus, EngineError> {
+    pub(super) fn open_session(
+        &mut self,
+        now: Duration,
+        name: &str,
+    ) -> Result<SessionStatus, EngineError> {
         check_name(SESSION_NAME, name)?;
         if self.open_sessions().any(|session| &*session.name == name) {
             return Err(EngineError::SessionExists(name.into()));
@@ -179,14 +183,18 @@ impl Model {
         let entry = SessionEntry::new(place as u32).ok_or(full)?;
         let session = Session::new(name, entry, self.shelf.take(name));
         self.residency.table().publish(entry, session.active);
-        let status = session.status(self.bundle());
+        let status = self.session_status(now, &session);
         self.sessions[place] = Some(session);
         Ok(status)
     }
 
     /// Closes a session. Clients must have detached, so no lease is left that could see its
     /// blocks go.
-    pub(super) fn close_session(&mut self, name: &str) -> Result<(), EngineError> {
+    pub(super) fn close_session(
+        &mut self,
+        cx: &Context<'_>,
+        name: &str,
+    ) -> Result<(), EngineError> {
         let entry = self.find_session(name)?;
         let Some(session) = self.session(entry) else { return Ok(()) };
         if &*session.name == DEFAULT_SESSION {
@@ -198,7 +206,7 @@ impl Model {
         }
         self.fail(entry, &EngineError::SessionClosed);
         self.withdraw();
-        self.settle_leases();
+        self.settle_leases(cx);
         if let Some(session) = self.sessions[entry.number() as usize].take() {
             if let Some(task) = session.active.task {
                 self.residency.unpin(task);
@@ -214,6 +222,7 @@ impl Model {
         &mut self,
         session: &str,
         member: MemberId,
+        peer: Peer,
         limit: usize,
     ) -> Result<Membership, EngineError> {
         let entry = self.find_session(session)?;
@@ -222,11 +231,11 @@ impl Model {
         };
         let pool = duplicate(&self.pool)?;
         let table = duplicate(self.residency.table())?;
-        let bundle = duplicate(&self.shown)?;
+        let index = duplicate(&self.shown)?;
         let Some(session) = self.session(entry) else { return Err(EngineError::Stopped) };
-        let (cell, doorbell) = session.join(member, limit)?;
+        let (cell, doorbell) = session.join(member, peer, limit)?;
         match duplicate(cell) {
-            Ok(cell) => Ok(Membership { member, entry, pool, table, bundle, cell, doorbell }),
+            Ok(cell) => Ok(Membership { member, entry, pool, table, index, cell, doorbell }),
             Err(error) => {
                 session.leave(member);
                 Err(error)
@@ -242,35 +251,29 @@ impl Model {
         self.residency.trim(blocks)
     }
 
-    pub(super) fn awaits_leases(&self) -> bool {
-        self.open_sessions().any(|session| !session.draining.is_empty())
+    /// When leases on old generations are to be looked at next, if there are any.
+    pub(super) fn looks_at_leases(&self, limits: &Limits, now: Duration) -> Option<Duration> {
+        let patience = limits.lease_patience;
+        self.open_sessions().filter_map(|session| session.next_look(now, patience)).min()
     }
 
     /// Lets go of old generations that no client reads any more.
-    pub(super) fn settle_leases(&mut self) {
+    pub(super) fn settle_leases(&mut self, cx: &Context<'_>) {
         for session in self.sessions.iter_mut().flatten() {
-            session.settle(|task| self.residency.unpin(task));
+            let patience = cx.limits.lease_patience;
+            session.settle(cx.now, patience, |task| self.residency.unpin(task));
         }
     }
 
     /// The model's state.
-    pub fn status(&self) -> ModelStatus {
-        let layout = self.pool.layout();
-        let slots = self.residency.slots().counts();
+    pub fn status(&self, now: Duration) -> ModelStatus {
         let mut sessions: Vec<_> =
-            self.open_sessions().map(|session| session.status(self.bundle())).collect();
+            self.open_sessions().map(|session| self.session_status(now, session)).collect();
         sessions.sort_by(|a, b| a.session.cmp(&b.session));
         ModelStatus {
             name: self.name().to_owned(),
             bundle_id: self.bundle().id().to_string(),
-            pool: PoolStatus {
-                slot_bytes: layout.slot_bytes(),
-                base_bytes: layout.base_bytes(),
-                slots,
-                pinned: slots.resident - self.residency.room().evictable,
-                locked: self.pool.locked(),
-                huge_bytes: self.pool.huge_bytes(),
-            },
+            pool: self.pool_status(),
             sessions,
             quarantined: self.residency.quarantined().count_ones(..),
             read_again: self.read_again,
@@ -279,6 +282,24 @@ impl Model {
             direct_io: self.file.direct(),
             prefetch: self.prefetch_status(),
         }
+    }
+
+    /// The pool's state.
+    pub fn pool_status(&self) -> PoolStatus {
+        let layout = self.pool.layout();
+        let slots = self.residency.slots().counts();
+        PoolStatus {
+            slot_bytes: layout.slot_bytes(),
+            base_bytes: layout.base_bytes(),
+            slots,
+            pinned: slots.resident - self.residency.room().evictable,
+            locked: self.pool.locked(),
+            huge_bytes: self.pool.huge_bytes(),
+        }
+    }
+
+    fn session_status(&self, now: Duration, session: &Session) -> SessionStatus {
+        session.status(now, self.bundle(), |task| self.residency.pinned_by(task))
     }
 
     fn prefetch_status(&self) -> PrefetchStatus {
@@ -302,7 +323,7 @@ impl Model {
     pub(super) fn assert_invariants(&self) {
         self.residency.assert_invariants();
         for session in self.open_sessions() {
-            let leased = session.draining.iter().map(|old| old.task);
+            let leased = session.draining.iter().map(|draining| draining.old.task);
             for task in session.active.task.into_iter().chain(leased) {
                 let blocks = self.bundle().task_blocks(task);
                 assert!(blocks.is_subset(self.residency.resident()), "what is read is there");

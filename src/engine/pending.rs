@@ -11,6 +11,10 @@ pub(super) struct Pending {
     /// The caller, and those who repeated its request; never none.
     pub(super) callers: Vec<Caller>,
     pub(super) arrived: Duration,
+    /// Whether the session may give up its task first.
+    pub(super) in_place: bool,
+    /// The task that the session gave up for this switch.
+    pub(super) given_up: Option<TaskIndex>,
     /// `None` while the switch waits for room; only then is its task not pinned.
     pub(super) load: Option<Load>,
 }

@@ -1,16 +1,24 @@
 //! A session: its active task, the clients that read it, and old generations that leases hold.
 
-use super::{EngineError, Likely, MemberId, SessionStatus, outlook::Outlook, pending::Pending};
+use super::{
+    EngineError, LeaseStatus, Likely, MemberId, Peer, SessionStatus, outlook::Outlook,
+    pending::Pending,
+};
 use crate::{
     bundle::Bundle,
-    device::{Active, ActiveTask, Doorbell, EpochCell, SessionEntry},
+    device::{Active, ActiveTask, Cell, Doorbell, SessionEntry, lease::is_leased},
     predict::Forecast,
     units::{Generation, TaskIndex},
 };
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 /// The session of calls that name none.
 pub const DEFAULT_SESSION: &str = "default";
+
+/// How often leases on old generations are looked at, at first and at last. Nothing is looked at
+/// otherwise: a lease is a store in shared memory that tells nobody.
+const LEASE_POLL: Duration = Duration::from_millis(2);
+const SLOW_LEASE_POLL: Duration = Duration::from_millis(100);
 
 /// Likely next tasks that a session's state tells.
 const LIKELY_SHOWN: usize = 8;
@@ -22,17 +30,47 @@ pub struct Session {
     pub(super) active: Active,
     pub(super) pending: Option<Pending>,
     /// Tasks that are not active any more but under lease; each holds its pin.
-    pub(super) draining: Vec<ActiveTask>,
+    pub(super) draining: Vec<Draining>,
     /// What is known of its next tasks.
     pub(super) outlook: Outlook,
     members: Vec<Member>,
 }
 
+/// A task that is not active any more, but was when a client began to read it.
+pub(super) struct Draining {
+    pub(super) old: ActiveTask,
+    /// When it was superseded.
+    pub(super) since: Duration,
+    /// Whether its readers were told that they take too long. Nobody waits for them any more.
+    pub(super) revoked: bool,
+}
+
 /// An attached client.
 struct Member {
     id: MemberId,
-    cell: EpochCell,
+    peer: Peer,
+    cell: Cell,
     doorbell: Doorbell,
+}
+
+impl Member {
+    fn revoke(&self, session: &str, generation: Generation) {
+        let Peer { pid, uid } = self.peer;
+        let generation_number = generation.0;
+        tracing::warn!(
+            session,
+            pid,
+            uid,
+            generation = generation_number,
+            "lease revoked: it lasted too long"
+        );
+        self.cell.revoke(generation);
+        self.doorbell.ring();
+    }
+
+    fn leases(&self, generation: Generation) -> bool {
+        is_leased(std::iter::once(self.cell.epoch()), generation)
+    }
 }
 
 impl Session {
@@ -49,14 +87,15 @@ impl Session {
     pub(super) fn join(
         &mut self,
         id: MemberId,
+        peer: Peer,
         limit: usize,
-    ) -> Result<(&EpochCell, OwnedFd), EngineError> {
+    ) -> Result<(&Cell, OwnedFd), EngineError> {
         if self.members.len() >= limit {
             return Err(EngineError::TooManyClients(limit));
         }
-        let cell = EpochCell::create().map_err(|_| EngineError::NoClientMemory)?;
+        let cell = Cell::create().map_err(|_| EngineError::NoClientMemory)?;
         let (doorbell, bell) = Doorbell::create().map_err(|_| EngineError::NoClientMemory)?;
-        self.members.push(Member { id, cell, doorbell });
+        self.members.push(Member { id, peer, cell, doorbell });
         Ok((&self.members[self.members.len() - 1].cell, bell))
     }
 
@@ -68,28 +107,85 @@ impl Session {
         self.members.len()
     }
 
-    /// Whether a client announces that it reads this generation.
-    pub(super) fn leases(&self, generation: Generation) -> bool {
-        self.members.iter().any(|member| member.cell.leased() == generation)
+    /// Hands the pin of a task that was active to its last readers, if there are any.
+    pub(super) fn superseded(&mut self, now: Duration, old: ActiveTask) -> bool {
+        let epochs = self.members.iter().map(|member| member.cell.epoch());
+        let leased = is_leased(epochs, old.generation);
+        if leased {
+            self.draining.push(Draining { old, since: now, revoked: false });
+        }
+        leased
     }
 
-    /// Lets go of old generations that no client reads any more, and tells their tasks.
-    pub(super) fn settle(&mut self, mut over: impl FnMut(TaskIndex)) {
-        let members = &self.members;
-        self.draining.retain(|old| {
-            let held = members.iter().any(|member| member.cell.leased() == old.generation);
-            if !held {
-                over(old.task);
+    /// Lets go of old generations that no client reads any more, and tells their tasks. Readers that
+    /// take longer than `patience` are told so, once.
+    pub(super) fn settle(
+        &mut self,
+        now: Duration,
+        patience: Duration,
+        mut over: impl FnMut(TaskIndex),
+    ) {
+        let (members, name) = (&self.members, &self.name);
+        self.draining.retain_mut(|draining| {
+            let generation = draining.old.generation;
+            let mut readers = members.iter().filter(|member| member.leases(generation)).peekable();
+            if readers.peek().is_none() {
+                over(draining.old.task);
+                return false;
             }
-            held
+            if !draining.revoked && now.saturating_sub(draining.since) >= patience {
+                draining.revoked = true;
+                readers.for_each(|member| member.revoke(name, generation));
+            }
+            true
         });
+    }
+
+    /// When leases on old generations are to be looked at next: the longer the latest lasts, the less
+    /// often, but in time to tell who takes too long.
+    pub(super) fn next_look(&self, now: Duration, patience: Duration) -> Option<Duration> {
+        let age = self.draining.iter().map(|draining| now.saturating_sub(draining.since)).min()?;
+        let look = now + (age / 32).clamp(LEASE_POLL, SLOW_LEASE_POLL);
+        let waited_for = self.draining.iter().filter(|draining| !draining.revoked);
+        waited_for.map(|draining| draining.since + patience).chain([look]).min()
+    }
+
+    /// Who keeps old generations from going. `kept_by` tells how many blocks are
+    /// pinned for a task alone.
+    fn leases(
+        &self,
+        now: Duration,
+        bundle: &Bundle,
+        kept_by: impl Fn(TaskIndex) -> usize,
+    ) -> Vec<LeaseStatus> {
+        let lease = |draining: &Draining, member: &Member| LeaseStatus {
+            peer: member.peer,
+            generation: draining.old.generation,
+            task: bundle.task(draining.old.task).name.clone(),
+            kept: kept_by(draining.old.task),
+            block_bytes: bundle.block().bytes(),
+            superseded_for: now.saturating_sub(draining.since),
+            revoked: draining.revoked,
+        };
+        let pairs = self
+            .draining
+            .iter()
+            .flat_map(|draining| self.members.iter().map(move |member| (draining, member)));
+        let reads =
+            |(draining, member): &(&Draining, &Member)| member.leases(draining.old.generation);
+        pairs.filter(reads).map(|(draining, member)| lease(draining, member)).collect()
     }
 
     pub(super) fn ring(&self) {
         self.members.iter().for_each(|member| member.doorbell.ring());
     }
 
-    pub(super) fn status(&self, bundle: &Bundle) -> SessionStatus {
+    pub(super) fn status(
+        &self,
+        now: Duration,
+        bundle: &Bundle,
+        kept_by: impl Fn(TaskIndex) -> usize,
+    ) -> SessionStatus {
         let name = |task| bundle.task(task).name.clone();
         SessionStatus {
             model: bundle.model().to_owned(),
@@ -99,6 +195,7 @@ impl Session {
             pending_task: self.pending.as_ref().map(|pending| name(pending.task)),
             clients: self.clients(),
             draining_generations: self.draining.len(),
+            leases: self.leases(now, bundle, kept_by),
             likely: self.likely(bundle),
             confidence: self.outlook.predictor().confidence(),
         }

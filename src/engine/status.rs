@@ -1,5 +1,6 @@
 //! The engine's state, as told to operators.
 
+use super::Peer;
 use crate::{residency::SlotCounts, units::Generation};
 use std::time::Duration;
 
@@ -101,8 +102,29 @@ pub struct SessionStatus {
     pub clients: usize,
     /// Old generations under lease.
     pub draining_generations: usize,
+    /// Who holds them.
+    pub leases: Vec<LeaseStatus>,
     /// What is held to be likely next, the likeliest first; at most a handful.
     pub likely: Vec<Likely>,
     /// The share of lately forecast switches whose task had been ranked first, 0 to 1.
     pub confidence: f64,
+}
+
+/// A lease on a generation that is not its session's any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseStatus {
+    /// The client.
+    pub peer: Peer,
+    /// The generation.
+    pub generation: Generation,
+    /// The task that was active then.
+    pub task: String,
+    /// Blocks that stay in the pool for leases on this task alone.
+    pub kept: usize,
+    /// Bytes of a block.
+    pub block_bytes: u64,
+    /// Since when the session has been at a later generation.
+    pub superseded_for: Duration,
+    /// Whether it lasted too long and was revoked.
+    pub revoked: bool,
 }

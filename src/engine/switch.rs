@@ -7,6 +7,8 @@
 //! Waiting ──────────► Loading ─────────────────────────────► published
 //!    └── deadline, superseded, closed, corrupt, no room ──► failed
 //! ```
+//!
+//! A switch in place (`in_place`) may have to give the old task up first.
 
 use super::{
     EngineError, Outcome, Reply, SwitchCommand, SwitchReport, SwitchTiming,
@@ -19,7 +21,7 @@ use super::{
 use crate::{
     device::{Active, SessionEntry},
     residency::Room,
-    units::{BlockIndex, TaskIndex},
+    units::{BlockIndex, Generation, TaskIndex},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -78,8 +80,10 @@ impl Model {
         let mut callers = std::mem::take(&mut self.no_callers);
         callers.push(Caller { reply, deadline });
         if let Some(session) = self.session(entry) {
-            let SwitchCommand { request_id, arrived, .. } = command;
-            session.pending = Some(Pending { task, request_id, callers, arrived, load: None });
+            let SwitchCommand { request_id, arrived, in_place, .. } = command;
+            let (given_up, load) = (None, None);
+            session.pending =
+                Some(Pending { task, request_id, callers, arrived, in_place, given_up, load });
         }
         self.start(cx, entry);
     }
@@ -139,7 +143,8 @@ impl Model {
                 self.residency.unpin(task);
                 // What is prepared gives way, if that makes room.
                 let no_room = self.no_room(absent, room);
-                return if absent <= room && self.end_preparations(&no_room, |_| true) {
+                let made = absent <= room && self.end_preparations(&no_room, |_| true);
+                return if made || self.give_up(cx.now, entry, task, absent) {
                     self.start(cx, entry);
                 } else {
                     self.wait_for_room(entry, task, absent);
@@ -176,6 +181,7 @@ impl Model {
             prefetched: 0,
             read: 0,
             evicted: 0,
+            in_place: false,
             foreseen: None,
             timing: SwitchTiming {
                 queue: cx.now.saturating_sub(pending.arrived),
@@ -188,7 +194,7 @@ impl Model {
 
     /// Lets a switch wait if what takes its room now is on its way out; else refuses it.
     fn wait_for_room(&mut self, entry: SessionEntry, task: TaskIndex, absent: usize) {
-        let available = self.eventual_room(task);
+        let available = self.eventual_room(task, None);
         if absent <= available {
             if !self.waiting.contains(&entry) {
                 self.waiting.push_back(entry);
@@ -203,14 +209,18 @@ impl Model {
         EngineError::NoRoom { needed_bytes: bytes(absent), available_bytes: bytes(available) }
     }
 
-    /// Slots that the task's absent blocks could take once leases on old generations have ended
-    /// and reads that nobody waits for any more are done.
-    fn eventual_room(&self, task: TaskIndex) -> usize {
+    /// Slots that the task's absent blocks could take once leases on old generations have ended,
+    /// except those that were revoked, and reads that nobody waits for any more are done; and, if a
+    /// session is named, once it has given up its task.
+    pub(super) fn eventual_room(&self, task: TaskIndex, giving_up: Option<SessionEntry>) -> usize {
         let bundle = self.bundle();
         let mut firm = bundle.task_blocks(task).clone();
         for session in self.open_sessions() {
+            let active = session.active.task.filter(|_| Some(session.entry) != giving_up);
             let target = session.pending.as_ref().filter(|pending| pending.load.is_some());
-            let tasks = session.active.task.into_iter().chain(target.map(|pending| pending.task));
+            let stuck = session.draining.iter().filter(|draining| draining.revoked);
+            let tasks = active.into_iter().chain(target.map(|pending| pending.task));
+            let tasks = tasks.chain(stuck.map(|draining| draining.old.task));
             tasks.for_each(|task| firm.union_with(bundle.task_blocks(task)));
         }
         let mut held = self.residency.resident().clone();
@@ -227,21 +237,8 @@ impl Model {
         let Some(pending) = session.pending.take() else { return };
         let Some(load) = &pending.load else { return };
         let begun = cx.clock.now();
-        let old = session.active.task();
-        let generation = session.active.generation.next();
-        session.active = Active { generation, task: Some(pending.task) };
-        self.residency.table().publish(entry, session.active);
-        if let Some(old) = old {
-            self.residency.touch(old.task);
-            // The pin of the task that was active passes to its last readers.
-            if session.leases(old.generation) {
-                session.draining.push(old);
-            } else {
-                self.residency.unpin(old.task);
-            }
-        }
-        self.residency.touch(pending.task);
-        session.ring();
+        let generation = self.serve(cx.now, entry, Some(pending.task));
+        let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
         let prefetched = self.residency.use_ahead(pending.task);
         let foreseen = self.foresight.foreseen(session.outlook.likely(), pending.task, cx.now);
         if self.foresight.enabled {
@@ -262,6 +259,7 @@ impl Model {
             prefetched,
             read: load.read,
             evicted: load.evicted,
+            in_place: pending.given_up.is_some(),
             foreseen,
             timing: SwitchTiming {
                 queue: load.taken_up.saturating_sub(pending.arrived),
@@ -275,6 +273,34 @@ impl Model {
         self.answer(&name, pending, &Ok(report));
     }
 
+    /// Changes what a session serves. The pin of the task that was active passes to its last
+    /// readers; that of the new one is held already.
+    pub(super) fn serve(
+        &mut self,
+        now: Duration,
+        entry: SessionEntry,
+        task: Option<TaskIndex>,
+    ) -> Generation {
+        let Some(session) = self.sessions[entry.number() as usize].as_mut() else {
+            return Generation::NONE;
+        };
+        let old = session.active.task();
+        let generation = session.active.generation.next();
+        session.active = Active { generation, task };
+        self.residency.table().publish(entry, session.active);
+        if let Some(old) = old {
+            self.residency.touch(old.task);
+            if !session.superseded(now, old) {
+                self.residency.unpin(old.task);
+            }
+        }
+        if let Some(task) = task {
+            self.residency.touch(task);
+        }
+        session.ring();
+        generation
+    }
+
     /// Ends a session's pending switch, if it has one, without effect.
     pub(super) fn fail(&mut self, entry: SessionEntry, error: &EngineError) {
         self.waiting.retain(|&waiting| waiting != entry);
@@ -284,7 +310,13 @@ impl Model {
         if pending.load.is_some() {
             self.residency.unpin(pending.task);
         }
-        self.answer(&name, pending, &Err(error.clone()));
+        let error = match pending.given_up {
+            Some(old) if !self.take_back(entry, old) => {
+                EngineError::Emptied(Box::new(error.clone()))
+            }
+            _ => error.clone(),
+        };
+        self.answer(&name, pending, &Err(error));
     }
 
     fn answer(&mut self, session: &Arc<str>, pending: Pending, result: &SwitchResult) {

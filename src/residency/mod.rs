@@ -124,6 +124,17 @@ impl Residency {
         self.missing.owners(block) & self.pinned != 0
     }
 
+    /// How many blocks are pinned for this task alone.
+    pub fn pinned_by(&self, task: TaskIndex) -> usize {
+        if self.pins[task.index()] != 1 {
+            return 0;
+        }
+        let others = ones(self.pinned & !(1 << task.0)).map(|task| TaskIndex(task as u32));
+        let mut alone = self.bundle.task_blocks(task).clone();
+        others.for_each(|other| alone.difference_with(self.bundle.task_blocks(other)));
+        alone.count_ones(..)
+    }
+
     /// Blocks whose last read failed for good. Nothing but a task that needs them reads them
     /// again.
     pub fn quarantined(&self) -> &FixedBitSet {

@@ -104,8 +104,7 @@ impl Sequence<'_> {
     /// Whether a client of the session announces this generation, rightly or not.
     fn leased(&self, place: (usize, u32), task: &ActiveTask) -> bool {
         self.clients.iter().any(|client| {
-            (client.model, client.entry.number()) == place
-                && client.cell.leased() == task.generation
+            (client.model, client.entry.number()) == place && client.announced() == task.generation
         })
     }
 

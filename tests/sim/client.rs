@@ -1,9 +1,9 @@
 //! A client of the data plane: it maps what the daemon hands out and takes leases.
 
 use super::bundles::Content;
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, sync::atomic::Ordering};
 use synchromesh::{
-    device::{Active, ActiveTask, EpochCell, PoolView, SessionEntry, TableView},
+    device::{Active, ActiveTask, Cell, PoolView, SessionEntry, TableView},
     engine::{MemberId, Membership},
     units::{Generation, SlotId, TaskIndex},
 };
@@ -14,7 +14,7 @@ pub(crate) struct Client {
     pub(crate) entry: SessionEntry,
     pub(crate) table: TableView,
     pub(crate) pool: PoolView,
-    pub(crate) cell: EpochCell,
+    pub(crate) cell: Cell,
     doorbell: OwnedFd,
     pub(crate) phase: Phase,
     /// It never lets a lease go.
@@ -37,10 +37,10 @@ pub(crate) enum Phase {
 
 impl Client {
     pub(crate) fn open(model: usize, membership: Membership) -> Self {
-        let Membership { member, entry, pool, table, bundle: _, cell, doorbell } = membership;
+        let Membership { member, entry, pool, table, index: _, cell, doorbell } = membership;
         let table = TableView::open(table).unwrap();
         let pool = PoolView::open(pool, table.layout()).unwrap();
-        let cell = EpochCell::open(cell).unwrap();
+        let cell = Cell::open(cell).unwrap();
         let phase = Phase::Idle;
         Self { model, member, entry, table, pool, cell, doorbell, phase, stuck: false }
     }
@@ -53,13 +53,13 @@ impl Client {
                 None => Phase::Idle,
             },
             Phase::Seen(seen) => {
-                self.cell.announce(seen.generation);
+                self.announce(seen.generation);
                 Phase::Announced(seen)
             }
             Phase::Announced(seen) if self.active().task() == Some(seen) => Phase::Leased(seen),
             Phase::Leased(leased) if self.stuck => Phase::Leased(leased),
             Phase::Announced(_) | Phase::Leased(_) | Phase::Junk => {
-                self.cell.announce(Generation::NONE);
+                self.announce(Generation::NONE);
                 Phase::Idle
             }
         };
@@ -73,8 +73,17 @@ impl Client {
     }
 
     pub(crate) fn write_junk(&mut self, value: u64) {
-        self.cell.announce(Generation(value));
+        self.announce(Generation(value));
         self.phase = Phase::Junk;
+    }
+
+    fn announce(&self, generation: Generation) {
+        self.cell.epoch().store(generation.0, Ordering::SeqCst);
+    }
+
+    /// What the client announces that it reads.
+    pub(crate) fn announced(&self) -> Generation {
+        Generation(self.cell.epoch().load(Ordering::SeqCst))
     }
 
     pub(crate) fn active(&self) -> Active {

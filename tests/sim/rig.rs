@@ -16,7 +16,7 @@ use synchromesh::{
     device::Window,
     engine::{
         Action, Clock, Command, Effect, Engine, EngineError, Limits, Membership, Model, ModelSpec,
-        ModelStatus, Reply, SwitchCommand, SwitchReport, Target, Verify,
+        ModelStatus, Peer, Reply, SwitchCommand, SwitchReport, Target, Verify,
     },
     storage::{Completion, Read, ReadError},
     units::{BlockIndex, SlotId},
@@ -276,6 +276,7 @@ impl Rig {
             expected_generation: None,
             arrived: self.now(),
             deadline: None,
+            in_place: false,
         }
     }
 
@@ -295,7 +296,7 @@ impl Rig {
     }
 
     pub(crate) fn attach(&mut self, target: Target) -> Result<Membership, EngineError> {
-        now(self.ask(|reply| Command::Attach { target, reply }))
+        now(self.ask(|reply| Command::Attach { target, peer: PEER, reply }))
     }
 
     pub(crate) fn status(&mut self) -> Vec<ModelStatus> {
@@ -309,6 +310,9 @@ impl Rig {
         of_model.map(|(_, block, _)| block.index()).collect()
     }
 }
+
+/// Who attaches.
+pub(crate) const PEER: Peer = Peer { pid: 7, uid: 1000 };
 
 /// A session of the only model.
 pub(crate) fn target(session: &str) -> Target {

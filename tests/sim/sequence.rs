@@ -4,7 +4,7 @@ use super::{
     bundles::{Content, TASKS},
     client::{Client, Phase},
     coverage::Coverage,
-    rig::{FAULTS, Fared, Fate, Rig, now},
+    rig::{FAULTS, Fared, Fate, PEER, Rig, now},
     world::{Holding, World},
 };
 use fastrand::Rng;
@@ -92,6 +92,7 @@ impl<'a> Sequence<'a> {
             stall: Duration::from_secs(3600),
             switch_timeout: Duration::from_millis(rng.choice([5, 50, 2000]).unwrap()),
             clients_per_session: 3,
+            lease_patience: Duration::from_secs(3600),
             prefetch: PrefetchConfig::OFF,
         };
         let faults = Faults {
@@ -252,7 +253,15 @@ impl<'a> Sequence<'a> {
             9 => Some(Duration::MAX),
             _ => None,
         };
-        SwitchCommand { target, task, request_id, expected_generation, arrived: now, deadline }
+        SwitchCommand {
+            target,
+            task,
+            request_id,
+            expected_generation,
+            arrived: now,
+            deadline,
+            in_place: false,
+        }
     }
 
     fn some_target(&mut self) -> Target {
@@ -377,7 +386,7 @@ impl<'a> Sequence<'a> {
         if self.rng.u8(..8) == 0 {
             // The client dies before it has its descriptors.
             let (reply, _) = oneshot::channel();
-            self.rig.apply(Action::Command(Command::Attach { target, reply }));
+            self.rig.apply(Action::Command(Command::Attach { target, peer: PEER, reply }));
             return self.end();
         }
         let attached = self.rig.attach(target);

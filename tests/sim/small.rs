@@ -21,6 +21,7 @@ pub(crate) const LIMITS: Limits = Limits {
     stall: STALL,
     switch_timeout: TIMEOUT,
     clients_per_session: 2,
+    lease_patience: STALL,
     prefetch: PrefetchConfig::OFF,
 };
 

@@ -62,7 +62,7 @@ fn s14_without_descriptors_switching_goes_on_and_newcomers_wait(backend: Backend
             assert_eq!(lease.task(), task);
             for (position, tensor) in bundle.tensors().iter().enumerate() {
                 let expected = fixture.expected_dense(task, position);
-                assert_eq!(lease.to_dense(tensor).unwrap(), expected);
+                assert_eq!(lease.sparse(tensor).to_dense().unwrap(), expected);
             }
         }
         limit(&daemon, before);
@@ -97,7 +97,7 @@ fn s14_a_client_for_whom_there_are_too_few_descriptors_is_refused_and_costs_none
                 assert_eq!(left, OF_A_CLIENT);
                 drop(attached);
             }
-            Err(AttachError::Wire(WireError::Refused(why))) => {
+            Err(AttachError::Wire(WireError::Refused { text: why, .. })) => {
                 assert!(left < OF_A_CLIENT && why.contains("out of descriptors"), "{why}");
             }
             Err(other) => panic!("{other}"),

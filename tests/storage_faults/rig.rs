@@ -23,7 +23,7 @@ use synchromesh::{
     config::{PrefetchConfig, StorageBackend, StorageConfig},
     engine::{
         Clock, Command, Engine, EngineError, Handle, Limits, Model, ModelSpec, ModelStatus,
-        Outcome, Reply, Runtime, SwitchCommand, SwitchReport, Target, run,
+        Outcome, Peer, Reply, Runtime, SwitchCommand, SwitchReport, Target, run,
     },
     residency::SlotCounts,
     storage::{Backend, BlockFile, start},
@@ -48,6 +48,7 @@ const LIMITS: Limits = Limits {
     stall: STALL,
     switch_timeout: HANG,
     clients_per_session: 2,
+    lease_patience: HANG,
     prefetch: PrefetchConfig::OFF,
 };
 
@@ -119,7 +120,8 @@ impl Rig {
         let state = Engine::new(models, LIMITS, clock.clone());
         let engine_loop = runtime.spawn(run(state, at_work, clock.clone()));
         let target = Target::default();
-        let membership = engine.ask(|reply| Command::Attach { target, reply });
+        let peer = Peer { pid: 7, uid: 1000 };
+        let membership = engine.ask(|reply| Command::Attach { target, peer, reply });
         let client = Client::open(0, runtime.block_on(membership).unwrap());
         Self { faults, content, clock, client, engine, engine_loop, runtime, bundle, file, slots }
     }
@@ -157,6 +159,7 @@ impl Rig {
             expected_generation: None,
             arrived: now,
             deadline: wait.map(|wait| now + wait),
+            in_place: false,
         };
         let (reply, answer) = oneshot::channel();
         self.until(self.engine.tell(Command::Switch(command, reply)));

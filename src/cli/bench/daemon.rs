@@ -101,6 +101,7 @@ fn serve(
             stall: config.stall,
             switch_timeout: TIMEOUT,
             clients_per_session: 1,
+            lease_patience: Duration::from_secs(60),
             // What is measured has to be missing.
             prefetch: PrefetchConfig::OFF,
         };

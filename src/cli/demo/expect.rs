@@ -106,12 +106,12 @@ impl<'a> Expected<'a> {
                 Some(position) => {
                     self.tensors[position].clear_dropped(task, &mut expected);
                     let tensor = bundle.tensors().iter().find(|tensor| tensor.name() == spec.name);
-                    let dense = tensor.map(|tensor| lease.to_dense(tensor)).transpose();
+                    let dense = tensor.map(|tensor| lease.sparse(tensor).to_dense()).transpose();
                     dense.map_err(Failure::failed)?
                 }
                 None => {
                     let tensor = bundle.base().tensors.iter().find(|base| base.name == spec.name);
-                    tensor.and_then(|tensor| lease.base(tensor)).map(<[u8]>::to_vec)
+                    tensor.map(|tensor| lease.base(tensor).bytes().to_vec())
                 }
             };
             if served.as_ref() != Some(&expected) {

@@ -150,6 +150,7 @@ impl<'a> Simulation<'a> {
             expected_generation: None,
             arrived: begun,
             deadline: None,
+            in_place: false,
         };
         let answer = self.ask(|reply| Command::Switch(command, reply));
         self.pending.push(Pending { step, begun, answer });
@@ -248,6 +249,7 @@ fn limits(policy: Policy) -> Limits {
         stall: PATIENCE,
         switch_timeout: PATIENCE,
         clients_per_session: 1,
+        lease_patience: PATIENCE,
         prefetch: PrefetchConfig { enabled: policy.prefetches(), ..PrefetchConfig::default() },
     }
 }

@@ -1,0 +1,138 @@
+//! A word in shared memory that the kernel marks when this process ends, however it ends.
+//!
+//! It is a robust futex (`man 2 set_robust_list`): a thread that does nothing else owns the word,
+//! and when a thread ends, the kernel sets [`OWNER_DIED`] in the words of its robust list. So readers
+//! in other processes learn of a killed daemon by one load. Nobody waits for the futex here.
+
+use std::{
+    ffi::c_long,
+    io, ptr,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+};
+
+/// Set in the word once its owner is gone (`FUTEX_OWNER_DIED`).
+pub(super) const OWNER_DIED: u32 = 0x4000_0000;
+
+/// Little is called in the thread.
+const STACK_BYTES: usize = 64 << 10;
+
+/// As long as it lives, the word says so.
+#[derive(Debug)]
+pub(super) struct Life {
+    /// Dropped to end the thread.
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    /// What the kernel walks when the thread ends; it stays where it is until the thread is joined.
+    _list: Box<RobustList>,
+}
+
+/// A list of one futex, in the kernel's layout (`struct robust_list_head`, then the entry).
+#[derive(Debug)]
+#[repr(C)]
+struct RobustList {
+    first: *const Entry,
+    futex_offset: c_long,
+    pending: *const Entry,
+    entry: Entry,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+struct Entry {
+    next: *const Entry,
+}
+
+/// What the kernel takes for the length of the list's head.
+const HEAD_BYTES: usize = 3 * size_of::<usize>();
+
+#[expect(unsafe_code, reason = "the list goes to a thread that only tells the kernel of it")]
+// SAFETY: the thread gets the list's address and never follows it; the kernel does, when the thread
+// ends, and `Life` keeps the list until then.
+unsafe impl Send for RobustList {}
+
+#[expect(unsafe_code, reason = "shared for the same reason")]
+// SAFETY: nobody reads the list's fields after it was made.
+unsafe impl Sync for RobustList {}
+
+impl Life {
+    /// Begins with this word.
+    ///
+    /// # Safety
+    /// The word stays mapped at its address until the `Life` is dropped.
+    #[expect(unsafe_code, reason = "the kernel writes to the word when the thread ends")]
+    pub(super) unsafe fn begin(word: &AtomicU32) -> io::Result<Self> {
+        let list = RobustList::of(word);
+        let head = ptr::from_ref(&*list).addr();
+        let (stop, stopped) = mpsc::channel::<()>();
+        let (started, start) = mpsc::channel();
+        let hold = move || {
+            let _ = started.send(own_list(head));
+            // Nothing is ever sent: this is the end of the sender.
+            let _ = stopped.recv();
+        };
+        let builder = thread::Builder::new().name("life".into()).stack_size(STACK_BYTES);
+        let thread = Some(builder.spawn(hold)?);
+        let life = Self { stop: Some(stop), thread, _list: list };
+        let owner = start.recv().map_err(io::Error::other)??;
+        word.store(owner, Ordering::Release);
+        Ok(life)
+    }
+}
+
+impl RobustList {
+    fn of(word: &AtomicU32) -> Box<Self> {
+        let null = ptr::null();
+        let entry = Entry { next: null };
+        let mut list = Box::new(Self { first: null, futex_offset: 0, pending: null, entry });
+        // The kernel finds the word at this distance from the entry.
+        let distance = word.as_ptr().addr().wrapping_sub(ptr::from_ref(&list.entry).addr());
+        list.futex_offset = distance.cast_signed() as c_long;
+        list.first = &raw const list.entry;
+        // The last entry leads back to the head.
+        list.entry.next = (&raw const list.first).cast();
+        list
+    }
+}
+
+/// Makes the calling thread the owner of a list's futexes, and gives its number.
+#[expect(unsafe_code, reason = "no crate at hand has this system call")]
+fn own_list(head: usize) -> io::Result<u32> {
+    // SAFETY: the kernel notes the address and reads it when the thread ends; `Life` keeps the list
+    // there until it has joined the thread. The standard library's own list for this thread, which
+    // this call replaces, is for robust mutexes, of which this thread has none.
+    let result = unsafe { libc::syscall(libc::SYS_set_robust_list, head, HEAD_BYTES) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned())
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(unsafe_code, reason = "the word is borrowed for longer than the life")]
+    fn the_word_says_that_its_owner_lives_and_then_that_it_does_not() {
+        let word = AtomicU32::new(0);
+        // SAFETY: `word` is dropped after `life`.
+        let life = unsafe { Life::begin(&word) }.unwrap();
+        let owner = word.load(Ordering::Acquire);
+        assert!(owner != 0 && owner & OWNER_DIED == 0, "{owner:x}");
+        drop(life);
+        assert_eq!(word.load(Ordering::Acquire) & OWNER_DIED, OWNER_DIED);
+    }
+}
