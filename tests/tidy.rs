@@ -24,9 +24,9 @@ const LAYERS: [&[&str]; 9] = [
 /// The files that may hold unsafe code.
 const UNSAFE: [&str; 7] = [
     "src/attach/mod.rs",
-    "src/bundle/parse.rs",
     "src/client/attachment.rs",
     "src/device/cell.rs",
+    "src/device/index.rs",
     "src/device/pool.rs",
     "src/device/table.rs",
     "src/storage/uring/ring.rs",

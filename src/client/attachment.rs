@@ -17,7 +17,10 @@
 
 use crate::{
     bundle::{BaseTensor, Bundle, OpenError, PrunedTensor},
-    device::{ActiveTask, EpochCell, MemoryError, PoolView, SessionEntry, TableError, TableView},
+    device::{
+        ActiveTask, EpochCell, MemoryError, PoolView, SessionEntry, SharedIndex, TableError,
+        TableView,
+    },
     units::{BlockIndex, Generation, TaskIndex},
     wire::{Hello, Welcome, WireError},
 };
@@ -29,7 +32,7 @@ use rustix::{
         sockopt::{Timeout, set_socket_timeout},
     },
 };
-use std::{fs::File, os::fd::OwnedFd, path::Path, time::Duration};
+use std::{os::fd::OwnedFd, path::Path, time::Duration};
 use thiserror::Error;
 
 /// How long the daemon may take to answer.
@@ -122,7 +125,7 @@ impl Attachment {
         let [pool, table, bundle, cell, doorbell] = descriptors;
         let table = TableView::open(table)?;
         let pool = PoolView::open(pool, table.layout())?;
-        let bundle = Bundle::from_file(&File::from(bundle), "handed out by the daemon".as_ref())?;
+        let bundle = SharedIndex::open::<AttachError>(bundle)?;
         if !belong_together(&table, &bundle) {
             return Err(AttachError::OtherBundle);
         }

@@ -1,17 +1,19 @@
 //! Memory that the daemon owns and clients see: the pool of weights, the table that says what is
-//! where, and each client's epoch cell.
+//! where, the bundle's index, and each client's epoch cell.
 //!
 //! Everything here is host memory in sealed memfds; on boards with unified memory that *is* the
 //! device's memory. Which block lies where is `residency`'s business, and handing descriptors to
 //! clients is `attach`'s.
 
 mod cell;
+mod index;
 mod memory;
 mod pages;
 mod pool;
 mod table;
 
 pub use cell::{Doorbell, EpochCell};
+pub use index::SharedIndex;
 pub use memory::{MemoryError, SharedMemory, Sharing};
 pub use pages::MemInfo;
 pub use pool::{Pool, PoolLayout, PoolView, Window};
