@@ -1,10 +1,10 @@
 //! The bundle: one file with a model's blocks, its tasks and all that is needed to serve them.
 //!
-//! Bytes become a [`Bundle`] only through [`Bundle::parse`] and its like, which check every rule of
-//! `docs/format.md`, in two halves: [`Outline`] is the header's, [`Outline::validate`] the index's.
-//! The rest of the program accepts nothing else. A bundle reads its index in memory of its own, or
-//! in a mapping that cannot change, so that a file that changes later can harm block reads (whose
-//! checksums tell) but not the index. This module reads no blocks: that is `storage`.
+//! Bytes become a [`Bundle`] only by way of an [`Outline`]: reading one checks the header, and
+//! [`Outline::validate`] the index, by every rule of `docs/format.md`. The rest of the program accepts
+//! nothing else. A bundle reads its index in memory of its own, or in a mapping that cannot change,
+//! so that a file that changes later can harm block reads (whose checksums tell) but not the index.
+//! This module reads no blocks: that is `storage`.
 
 mod checksum;
 mod fault;

@@ -12,7 +12,7 @@ use crate::{
     units::{BLOCK_ALIGN, align_up},
 };
 use safetensors::{
-    SafeTensorError,
+    Dtype, SafeTensorError,
     tensor::{Metadata, TensorInfo},
 };
 use serde::{Deserialize, Deserializer, de};
@@ -184,7 +184,7 @@ impl Outline {
                 index_start.get_or_insert(self.info(name)?.data_offsets.0);
             }
         }
-        let digest = self.info("index/digest")?.data_offsets;
+        let digest = self.typed("index/digest", Dtype::U8, &[blake3::OUT_LEN])?.data_offsets;
         if digest.1 != self.data_len {
             return Err(Fault::OutOfOrder("index/digest".into()));
         }
@@ -209,6 +209,25 @@ impl Outline {
     fn paddings(&self) -> impl Iterator<Item = &str> {
         let names = self.names.iter().map(String::as_str);
         names.filter(|name| Section::of(name) == Some(Section::Padding))
+    }
+
+    /// What is said of a tensor that must have this type and shape. That its offsets lie within the
+    /// data and agree with type and shape, the safetensors crate has checked.
+    pub(super) fn typed(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+    ) -> Result<&TensorInfo, Fault> {
+        let info = self.info(name)?;
+        if info.dtype != dtype || info.shape != shape {
+            return Err(Fault::TensorShape {
+                name: name.to_owned(),
+                found: format!("{:?} {:?}", info.dtype, info.shape),
+                expected: format!("{dtype:?} {shape:?}"),
+            });
+        }
+        Ok(info)
     }
 
     pub(super) fn info(&self, name: &str) -> Result<&TensorInfo, Fault> {

@@ -9,7 +9,6 @@ use super::{
 };
 use crate::units::{BLOCK_ALIGN, TaskIndex};
 use fixedbitset::FixedBitSet;
-use safetensors::{Dtype, tensor::TensorInfo};
 use std::collections::{BTreeMap, HashSet};
 use zerocopy::little_endian as le;
 
@@ -82,7 +81,7 @@ impl Claims<'_> {
             return Err(Fault::blocks(count as u64));
         }
         let block = self.outline.meta.block;
-        self.typed("blocks", block.dtype(), &[count, block.rows(), block.cols()])?;
+        self.outline.typed("blocks", block.dtype(), &[count, block.rows(), block.cols()])?;
         Ok(count)
     }
 
@@ -188,25 +187,11 @@ impl Claims<'_> {
 
     /// A tensor of the index that must have this type and shape.
     fn table<T: Value>(&self, name: &str, shape: &[usize]) -> Result<Table<T>, Fault> {
-        let (start, end) = self.typed(name, T::DTYPE, shape)?.data_offsets;
+        let (start, end) = self.outline.typed(name, T::DTYPE, shape)?.data_offsets;
         let first = self.outline.index.start;
         let range = start.checked_sub(first).map(|start| start..end - first);
         let table = range.and_then(|range| Table::new(&self.index, range));
         table.ok_or_else(|| Fault::OutOfOrder(name.to_owned()))
-    }
-
-    /// What is said of a tensor that must have this type and shape. That its offsets lie within the
-    /// data and agree with type and shape, the safetensors crate has checked.
-    fn typed(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&TensorInfo, Fault> {
-        let info = self.outline.info(name)?;
-        if info.dtype != dtype || info.shape != shape {
-            return Err(Fault::TensorShape {
-                name: name.to_owned(),
-                found: format!("{:?} {:?}", info.dtype, info.shape),
-                expected: format!("{dtype:?} {shape:?}"),
-            });
-        }
-        Ok(info)
     }
 }
 
