@@ -25,9 +25,9 @@ const LAYERS: [&[&str]; 9] = [
 const UNSAFE: [&str; 9] = [
     "src/attach/mod.rs",
     "src/attach/peer.rs",
-    "src/bundle/parse.rs",
     "src/client/attachment.rs",
     "src/device/cell.rs",
+    "src/device/index.rs",
     "src/device/life.rs",
     "src/device/pool.rs",
     "src/device/table.rs",
