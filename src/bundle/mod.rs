@@ -31,7 +31,7 @@ use crate::units::{BlockIndex, TaskIndex};
 use fixedbitset::FixedBitSet;
 use safetensors::Dtype;
 use std::ops::Range;
-use table::{Table, TaskSet};
+use table::{Members, Table, TaskSet};
 use zerocopy::little_endian as le;
 
 /// The format version that this program writes, and the only one that it reads.
@@ -241,16 +241,28 @@ impl PrunedTensor {
         bundle: &'a Bundle,
         task: TaskIndex,
     ) -> impl Iterator<Item = Option<BlockIndex>> + 'a {
-        let own = self.own.iter().find(|(owner, _)| *owner == task).map(|(_, grid)| &**grid);
-        let members = bundle.tasks[task.index()].members();
-        self.grid.iter().enumerate().map(move |(place, shared)| {
-            let block = match own.map(|grid| grid[place].get()) {
-                Some(block) if block != ABSENT => block,
-                _ => shared.get(),
-            };
-            (block != ABSENT && members.contain(block)).then_some(BlockIndex(block))
-        })
+        let (own, members) = (self.own_of(task), bundle.tasks[task.index()].members());
+        let places = self.grid.iter().enumerate();
+        places.map(move |(place, shared)| pick(*shared, own.map(|grid| grid[place]), members))
     }
+
+    /// The block that the task has at a place of the grid; `None` past the last place, too.
+    pub fn block_at(&self, bundle: &Bundle, task: TaskIndex, place: usize) -> Option<BlockIndex> {
+        let shared = self.grid.get(place)?;
+        let own = self.own_of(task).map(|grid| grid[place]);
+        pick(*shared, own, bundle.tasks[task.index()].members())
+    }
+
+    fn own_of(&self, task: TaskIndex) -> Option<&[le::U32]> {
+        self.own.iter().find(|(owner, _)| *owner == task).map(|(_, grid)| &**grid)
+    }
+}
+
+/// Of the blocks at a place, the one that a task has.
+fn pick(shared: le::U32, own: Option<le::U32>, members: Members<'_>) -> Option<BlockIndex> {
+    let own = own.map(le::U32::get).filter(|&block| block != ABSENT);
+    let block = own.unwrap_or(shared.get());
+    (block != ABSENT && members.contain(block)).then_some(BlockIndex(block))
 }
 
 /// Whether a name may stand for a model, a task or a session: 1 to 64 letters, digits, `.`, `_`
