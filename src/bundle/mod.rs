@@ -248,7 +248,8 @@ impl PrunedTensor {
                 Some(block) if block != ABSENT => block,
                 _ => shared.get(),
             };
-            (block != ABSENT && members.contain(block)).then_some(BlockIndex(block))
+            // No set has ABSENT.
+            members.contain(block).then_some(BlockIndex(block))
         })
     }
 }
