@@ -262,7 +262,8 @@ impl PrunedTensor {
 fn pick(shared: le::U32, own: Option<le::U32>, members: Members<'_>) -> Option<BlockIndex> {
     let own = own.map(le::U32::get).filter(|&block| block != ABSENT);
     let block = own.unwrap_or(shared.get());
-    (block != ABSENT && members.contain(block)).then_some(BlockIndex(block))
+    // No set has ABSENT.
+    members.contain(block).then_some(BlockIndex(block))
 }
 
 /// Whether a name may stand for a model, a task or a session: 1 to 64 letters, digits, `.`, `_`

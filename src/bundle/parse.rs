@@ -87,15 +87,34 @@ enum ReadError {
     Fault(#[from] Fault),
 }
 
+impl ReadError {
+    fn told(self, path: &Path) -> OpenError {
+        match self {
+            Self::Io(source) => OpenError::io(path)(source),
+            Self::Fault(source) => OpenError::refused(path)(source),
+        }
+    }
+}
+
 impl Outline {
     /// Reads a file's header and padding; `path` is for messages.
     pub fn of_file(file: &File, path: &Path) -> Result<Self, OpenError> {
         let len = file.metadata().map_err(OpenError::io(path))?.len();
         let read = |range| Ok::<_, ReadError>(read_range(file, range)?);
-        Self::read(len, read).map_err(|error| match error {
-            ReadError::Io(source) => OpenError::io(path)(source),
-            ReadError::Fault(source) => OpenError::refused(path)(source),
-        })
+        Self::read(len, read).map_err(|error| error.told(path))
+    }
+
+    /// Reads the outline of an *image* of an index: a file's header, and right behind it its index,
+    /// without padding, blocks and base; `path` is for messages.
+    pub fn of_image(image: &File, path: &Path) -> Result<Self, OpenError> {
+        let len = image.metadata().map_err(OpenError::io(path))?.len();
+        let read = |range| Ok::<_, ReadError>(read_range(image, range)?);
+        let outline = read_header(len, read).and_then(|header| {
+            let outline = Self::of_header(header, None)?;
+            let needed = outline.image_len();
+            if needed == len { Ok(outline) } else { Err(Fault::Truncated { len, needed }.into()) }
+        });
+        outline.map_err(|error| error.told(path))
     }
 
     /// All bytes before the data.
@@ -108,8 +127,14 @@ impl Outline {
         self.in_file(self.index.start)..self.file_len()
     }
 
+    /// Bytes of an image.
+    fn image_len(&self) -> u64 {
+        let index = self.index();
+        self.header.len() as u64 + (index.end - index.start)
+    }
+
     /// Bytes of the file.
-    pub fn file_len(&self) -> u64 {
+    fn file_len(&self) -> u64 {
         self.in_file(self.data_len)
     }
 
@@ -118,21 +143,9 @@ impl Outline {
         len: u64,
         read: impl Fn(Range<u64>) -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
-        let cut_off = |needed| Fault::Truncated { len, needed };
-        if len < 8 {
-            return Err(cut_off(8).into());
-        }
-        let mut header = read(0..8)?;
-        let length = u64::from_le_bytes(*header.first_chunk().ok_or_else(|| cut_off(8))?);
-        if length > MAX_HEADER_BYTES {
-            return Err(Fault::HeaderLength(length).into());
-        }
-        let end = 8 + length;
-        if end > len {
-            return Err(cut_off(end).into());
-        }
-        header.append(&mut read(8..end)?);
-        let outline = Self::of_header(header, len - end)?;
+        let header = read_header(len, &read)?;
+        let data_len = len - header.len() as u64;
+        let outline = Self::of_header(header, Some(data_len))?;
         for name in outline.paddings() {
             let (start, end) = outline.info(name)?.data_offsets;
             let bytes = read(outline.in_file(start)..outline.in_file(end))?;
@@ -143,15 +156,16 @@ impl Outline {
         Ok(outline)
     }
 
-    fn of_header(header: Vec<u8>, data_len: u64) -> Result<Self, Fault> {
+    /// Checks a header, and that the data behind it has the length that it claims, where the data is.
+    fn of_header(header: Vec<u8>, data_len: Option<u64>) -> Result<Self, Fault> {
         let json = str::from_utf8(&header[8..]).map_err(SafeTensorError::InvalidHeader)?;
         refuse_duplicates(json)?;
         // Not `SafeTensors::read_metadata`: its sum of the lengths can overflow.
         let tensors: Metadata =
             serde_json::from_str(json).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
-        if tensors.data_len() as u64 != data_len {
-            let claimed = tensors.data_len() as u64;
-            return Err(Fault::DataLength { claimed, found: data_len });
+        let claimed = tensors.data_len() as u64;
+        if let Some(found) = data_len.filter(|&found| found != claimed) {
+            return Err(Fault::DataLength { claimed, found });
         }
         let meta = read_meta(&tensors)?;
         let data_start = header.len() as u64;
@@ -266,6 +280,28 @@ impl Section {
             _ => None,
         }
     }
+}
+
+/// Reads all bytes before the data from `len` bytes, of which `read` gives any range.
+fn read_header<E: From<Fault>>(
+    len: u64,
+    read: impl Fn(Range<u64>) -> Result<Vec<u8>, E>,
+) -> Result<Vec<u8>, E> {
+    let cut_off = |needed| Fault::Truncated { len, needed };
+    if len < 8 {
+        return Err(cut_off(8).into());
+    }
+    let mut header = read(0..8)?;
+    let length = u64::from_le_bytes(*header.first_chunk().ok_or_else(|| cut_off(8))?);
+    if length > MAX_HEADER_BYTES {
+        return Err(Fault::HeaderLength(length).into());
+    }
+    let end = 8 + length;
+    if end > len {
+        return Err(cut_off(end).into());
+    }
+    header.append(&mut read(8..end)?);
+    Ok(header)
 }
 
 fn read_meta(tensors: &Metadata) -> Result<Meta, Fault> {

@@ -1,9 +1,8 @@
-//! A bundle's index, shared: a sealed memfd that is as long as the bundle's file and has its header
-//! and its index, at their offsets. Where the file has blocks and base there are holes.
+//! A bundle's index, shared: a sealed memfd with the header of the bundle's file, and right behind it
+//! the index.
 //!
-//! So the index is in memory once, however many read it. The holes cost nothing as long as nobody
-//! looks at them through a mapping, which would ask the kernel for pages: the header and padding
-//! are read with `pread`, and only the index is mapped. What the tables mean is `bundle`'s affair.
+//! So the index is in memory once, however many read it, and there is nothing in the memfd that a
+//! client could make grow: every byte of it is there. What the tables mean is `bundle`'s affair.
 
 use super::memory::{self, MemoryError, Sharing};
 use crate::bundle::{Bundle, IndexBytes, OpenError, Outline};
@@ -12,7 +11,6 @@ use rustix::fs::{MemfdFlags, ftruncate};
 use std::{
     fs::File,
     io,
-    ops::Range,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
@@ -41,7 +39,7 @@ impl SharedIndex {
     {
         let outline = Outline::of_file(file, path)?;
         let copy = copy::<E>(&outline, file, path)?;
-        let map = map(&copy, outline.index()).map_err(failed)?;
+        let map = map(&copy, &outline).map_err(failed)?;
         let bundle = outline.validate(map).map_err(OpenError::refused(path))?;
         Ok((Self(copy), bundle))
     }
@@ -53,8 +51,8 @@ impl SharedIndex {
     {
         memory::check_sealed(WHAT, &fd, 1, Sharing::ReadOnly)?;
         let (file, path) = (File::from(fd), Path::new(NAME));
-        let outline = Outline::of_file(&file, path)?;
-        let map = map(&file, outline.index()).map_err(failed)?;
+        let outline = Outline::of_image(&file, path)?;
+        let map = map(&file, &outline).map_err(failed)?;
         Ok(outline.validate(map).map_err(OpenError::refused(path))?)
     }
 }
@@ -71,30 +69,32 @@ where
     E: From<OpenError> + From<MemoryError>,
 {
     let index = outline.index();
-    let bytes = outline.header().len() as u64 + (index.end - index.start);
+    let behind = outline.header().len() as u64;
+    let bytes = behind + (index.end - index.start);
     memory::check_available(WHAT, bytes)?;
     let fail = |source| MemoryError::Allocate { what: WHAT, bytes, source };
     let copy = memory::memfd(WHAT, MemfdFlags::empty()).map_err(|e| fail(e.into()))?;
-    ftruncate(&copy, outline.file_len()).map_err(|e| fail(e.into()))?;
+    ftruncate(&copy, bytes).map_err(|e| fail(e.into()))?;
     let copy = File::from(copy);
     copy.write_all_at(outline.header(), 0).map_err(fail)?;
     let mut chunk = Vec::new();
     for start in index.clone().step_by(CHUNK_BYTES as usize) {
         chunk.resize(CHUNK_BYTES.min(index.end - start) as usize, 0);
         file.read_exact_at(&mut chunk, start).map_err(OpenError::io(path))?;
-        copy.write_all_at(&chunk, start).map_err(fail)?;
+        copy.write_all_at(&chunk, behind + (start - index.start)).map_err(fail)?;
     }
     let copy = OwnedFd::from(copy);
     memory::seal(&copy, Sharing::ReadOnly).map_err(|e| fail(e.into()))?;
     Ok(copy)
 }
 
-/// Maps a part of a memfd that is sealed and at least so long.
+/// Maps the index in an image of this outline, which is sealed.
 #[expect(unsafe_code, reason = "what is mapped is borrowed from whoever shares it")]
-fn map(sealed: &impl AsFd, part: Range<u64>) -> io::Result<IndexBytes> {
-    let len = usize::try_from(part.end - part.start).map_err(io::Error::other)?;
+fn map(sealed: &impl AsFd, outline: &Outline) -> io::Result<IndexBytes> {
+    let index = outline.index();
+    let len = usize::try_from(index.end - index.start).map_err(io::Error::other)?;
     let mut options = MmapOptions::new();
-    options.offset(part.start).len(len);
+    options.offset(outline.header().len() as u64).len(len);
     let fd = sealed.as_fd();
     // SAFETY: both callers have seen to the seals: nothing is cut off, and nobody can write but
     // through a mapping that is older than the seals. The daemon makes none of those (`copy`), as
