@@ -77,15 +77,20 @@ def serve(bundle: Path, folder: Path, more: str = "", pool: str = "1MiB") -> Ite
 def ready(daemon: Daemon) -> None:
     """Waits until the daemon answers."""
     deadline = time.monotonic() + HANG_S
-    with Control(daemon.control) as control:
-        while True:
-            try:
-                control.list_models()
-                return
-            except ControlError:
-                assert daemon.process.poll() is None, "the daemon runs"
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+    # grpcio 1.51 takes five seconds to try again, so nothing is tried before there is a socket.
+    while not (daemon.socket.exists() and answers(daemon)):
+        assert daemon.process.poll() is None, "the daemon runs"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def answers(daemon: Daemon) -> bool:
+    """Whether the daemon answers a call."""
+    try:
+        with Control(daemon.control) as control:
+            return bool(control.list_models())
+    except ControlError:
+        return False
 
 
 def child(*arguments: str | Path | int) -> subprocess.Popen[str]:
