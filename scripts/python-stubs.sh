@@ -39,8 +39,8 @@ generate "$root/proto" task_service.proto --grpc_python_out="$out"
 generate "$root/python/proto" rpc_error.proto
 
 if (($#)); then
-    diff --unified --recursive --exclude=__init__.py --exclude=__pycache__ "$kept" "$out/$place" || {
-        echo "python-stubs: run scripts/python-stubs.sh: the modules are not what the .proto files give" >&2
+    diff --brief --recursive --exclude=__init__.py --exclude=__pycache__ "$kept" "$out/$place" || {
+        echo "python-stubs: run scripts/python-stubs.sh: these modules are not what the .proto files give" >&2
         exit 1
     }
 else

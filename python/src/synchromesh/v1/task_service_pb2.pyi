@@ -8,6 +8,9 @@ DAEMON_STATE_DRAINING: DaemonState
 DAEMON_STATE_SERVING: DaemonState
 DAEMON_STATE_UNSPECIFIED: DaemonState
 DESCRIPTOR: _descriptor.FileDescriptor
+SWITCH_MODE_IN_PLACE: SwitchMode
+SWITCH_MODE_SEAMLESS: SwitchMode
+SWITCH_MODE_UNSPECIFIED: SwitchMode
 SWITCH_OUTCOME_ALREADY_ACTIVE: SwitchOutcome
 SWITCH_OUTCOME_LOADED: SwitchOutcome
 SWITCH_OUTCOME_PARTLY_PREFETCHED: SwitchOutcome
@@ -79,6 +82,24 @@ class HintTasksResponse(_message.Message):
     accepted: int
     ignored: int
     def __init__(self, accepted: _Optional[int] = ..., ignored: _Optional[int] = ...) -> None: ...
+
+class Lease(_message.Message):
+    __slots__ = ["generation", "kept", "pid", "revoked", "superseded_ms", "task", "uid"]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
+    SUPERSEDED_MS_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    kept: Amount
+    pid: int
+    revoked: bool
+    superseded_ms: int
+    task: str
+    uid: int
+    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., generation: _Optional[int] = ..., task: _Optional[str] = ..., kept: _Optional[_Union[Amount, _Mapping]] = ..., superseded_ms: _Optional[int] = ..., revoked: bool = ...) -> None: ...
 
 class LikelyTask(_message.Message):
     __slots__ = ["expected_ms", "probability", "task"]
@@ -233,11 +254,12 @@ class PrepareTaskResponse(_message.Message):
     def __init__(self, needed: _Optional[_Union[Amount, _Mapping]] = ..., reused: _Optional[_Union[Amount, _Mapping]] = ..., total_us: _Optional[int] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
-    __slots__ = ["clients", "confidence", "draining_generations", "generation", "likely", "model", "pending_task", "session", "task"]
+    __slots__ = ["clients", "confidence", "draining_generations", "generation", "leases", "likely", "model", "pending_task", "session", "task"]
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     DRAINING_GENERATIONS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
     LIKELY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PENDING_TASK_FIELD_NUMBER: _ClassVar[int]
@@ -247,12 +269,13 @@ class SessionStatus(_message.Message):
     confidence: float
     draining_generations: int
     generation: int
+    leases: _containers.RepeatedCompositeFieldContainer[Lease]
     likely: _containers.RepeatedCompositeFieldContainer[LikelyTask]
     model: str
     pending_task: str
     session: str
     task: str
-    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., task: _Optional[str] = ..., generation: _Optional[int] = ..., pending_task: _Optional[str] = ..., clients: _Optional[int] = ..., draining_generations: _Optional[int] = ..., likely: _Optional[_Iterable[_Union[LikelyTask, _Mapping]]] = ..., confidence: _Optional[float] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., task: _Optional[str] = ..., generation: _Optional[int] = ..., pending_task: _Optional[str] = ..., clients: _Optional[int] = ..., draining_generations: _Optional[int] = ..., likely: _Optional[_Iterable[_Union[LikelyTask, _Mapping]]] = ..., confidence: _Optional[float] = ..., leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ...) -> None: ...
 
 class StorageStatus(_message.Message):
     __slots__ = ["backend", "deferred_reads", "failed_reads", "fallback_reason", "read_bytes", "reads", "short_reads", "stray_completions"]
@@ -275,24 +298,27 @@ class StorageStatus(_message.Message):
     def __init__(self, backend: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., reads: _Optional[int] = ..., read_bytes: _Optional[int] = ..., failed_reads: _Optional[int] = ..., short_reads: _Optional[int] = ..., deferred_reads: _Optional[int] = ..., stray_completions: _Optional[int] = ...) -> None: ...
 
 class SwitchTaskRequest(_message.Message):
-    __slots__ = ["expected_generation", "model", "request_id", "session", "task"]
+    __slots__ = ["expected_generation", "mode", "model", "request_id", "session", "task"]
     EXPECTED_GENERATION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     expected_generation: int
+    mode: SwitchMode
     model: str
     request_id: str
     session: str
     task: str
-    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., task: _Optional[str] = ..., request_id: _Optional[str] = ..., expected_generation: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., task: _Optional[str] = ..., request_id: _Optional[str] = ..., expected_generation: _Optional[int] = ..., mode: _Optional[_Union[SwitchMode, str]] = ...) -> None: ...
 
 class SwitchTaskResponse(_message.Message):
-    __slots__ = ["evicted", "foresight", "generation", "needed", "outcome", "prefetched", "read", "reused", "timing"]
+    __slots__ = ["evicted", "foresight", "generation", "in_place", "needed", "outcome", "prefetched", "read", "reused", "timing"]
     EVICTED_FIELD_NUMBER: _ClassVar[int]
     FORESIGHT_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    IN_PLACE_FIELD_NUMBER: _ClassVar[int]
     NEEDED_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     PREFETCHED_FIELD_NUMBER: _ClassVar[int]
@@ -302,13 +328,14 @@ class SwitchTaskResponse(_message.Message):
     evicted: Amount
     foresight: Foresight
     generation: int
+    in_place: bool
     needed: Amount
     outcome: SwitchOutcome
     prefetched: Amount
     read: Amount
     reused: Amount
     timing: SwitchTiming
-    def __init__(self, generation: _Optional[int] = ..., outcome: _Optional[_Union[SwitchOutcome, str]] = ..., needed: _Optional[_Union[Amount, _Mapping]] = ..., reused: _Optional[_Union[Amount, _Mapping]] = ..., prefetched: _Optional[_Union[Amount, _Mapping]] = ..., read: _Optional[_Union[Amount, _Mapping]] = ..., evicted: _Optional[_Union[Amount, _Mapping]] = ..., timing: _Optional[_Union[SwitchTiming, _Mapping]] = ..., foresight: _Optional[_Union[Foresight, _Mapping]] = ...) -> None: ...
+    def __init__(self, generation: _Optional[int] = ..., outcome: _Optional[_Union[SwitchOutcome, str]] = ..., needed: _Optional[_Union[Amount, _Mapping]] = ..., reused: _Optional[_Union[Amount, _Mapping]] = ..., prefetched: _Optional[_Union[Amount, _Mapping]] = ..., read: _Optional[_Union[Amount, _Mapping]] = ..., evicted: _Optional[_Union[Amount, _Mapping]] = ..., timing: _Optional[_Union[SwitchTiming, _Mapping]] = ..., foresight: _Optional[_Union[Foresight, _Mapping]] = ..., in_place: bool = ...) -> None: ...
 
 class SwitchTiming(_message.Message):
     __slots__ = ["plan_us", "publish_us", "queue_us", "read_us", "total_us", "verify_us"]
@@ -347,6 +374,9 @@ class TaskHint(_message.Message):
     starts_in_ms: int
     task: str
     def __init__(self, task: _Optional[str] = ..., probability: _Optional[float] = ..., starts_in_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ...) -> None: ...
+
+class SwitchMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
 
 class SwitchOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
