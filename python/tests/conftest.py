@@ -30,6 +30,19 @@ def any_model(tmp_path_factory: pytest.TempPathFactory) -> inputs.Inputs:
 
 
 @pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a real model, not aligned, so that its tasks differ more."""
+    if not (live.ROOT / "target/minilm").exists():
+        pytest.skip("the model is not here: run scripts/fetch-minilm.sh")
+    folder = tmp_path_factory.mktemp("minilm")
+    recipe = (live.ROOT / "examples/minilm/recipe.yaml").read_text()
+    recipe = recipe.replace("../../target/minilm.mesh", str(folder / "minilm.mesh")).replace("../..", str(live.ROOT))
+    (folder / "recipe.yaml").write_text(recipe)
+    live.run("pack", folder / "recipe.yaml")
+    return folder / "minilm.mesh"
+
+
+@pytest.fixture(scope="session")
 def served(model: inputs.Inputs) -> Iterator[live.Daemon]:
     """A daemon that serves the model."""
     with live.short_folder() as folder, live.serve(model.bundle, folder) as daemon:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import struct
 import threading
@@ -21,6 +22,7 @@ POOL, TABLE, INDEX, CELL = range(4)
 
 def refused(faked: Faked) -> AttachError:
     """Attaches, which must fail; no descriptor may be left open."""
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     try:
         Attachment(faked[1]).close()

@@ -80,14 +80,15 @@ def test_what_is_no_header_is_refused(fault: str) -> None:
 
 def test_the_rules_for_a_place_are_the_page_s(any_model: Inputs) -> None:
     model = Model.open(any_model.bundle)
-    for name, tensor in model.tensors.items():
-        sets = {task: np.unpackbits(model._sets[task], bitorder="little") for task in model.tasks}
+    owned = 0
+    for name in model.tensors:
         for task in model.tasks:
-            placed = model.placed(task, name)
-            own = tensor.own.get(task)
-            for place, block in np.ndenumerate(tensor.grid):
+            has = np.unpackbits(model.task_set(task), bitorder="little")
+            grid, own, placed = model.grid(name), model.own_grid(task, name), model.placed(task, name)
+            for place, block in np.ndenumerate(grid):
                 if own is not None and own[place] != ABSENT:
                     assert placed[place] == own[place]
+                    owned += 1
                 else:
-                    assert placed[place] == (block if block != ABSENT and sets[task][block] else ABSENT)
-    assert any(tensor.own for tensor in model.tensors.values())
+                    assert placed[place] == (block if block != ABSENT and has[block] else ABSENT)
+    assert owned > 0

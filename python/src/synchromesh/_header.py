@@ -6,6 +6,7 @@ Not here: the digest over header and index. The daemon checked it before it hand
 from __future__ import annotations
 
 import json
+import math
 import mmap
 from typing import Any, NamedTuple
 
@@ -27,10 +28,12 @@ class Entry(NamedTuple):
 
 
 class Image:
-    """A mapped image, and its header. Arrays are views onto the mapping."""
+    """A mapped image, and its header. Arrays are views onto the mapping, made when they are asked for."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
+        # Types and shapes repeat; of each, one is kept.
+        self._seen: dict[Any, Any] = {}
         length = int.from_bytes(memory[:8], "little")
         if len(memory) < 8 or length > min(_MAX_HEADER, len(memory) - 8):
             raise ProtocolError(f"the index: a header of {length} bytes cannot be")
@@ -40,7 +43,7 @@ class Image:
             self.meta: dict[str, Any] = json.loads(header.pop("__metadata__")["synchromesh"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ProtocolError(f"the index: not a bundle's: {error!r}") from error
-        self.entries: dict[str, Entry] = {name: entry for name, entry in header.items() if isinstance(entry, Entry)}
+        self.entries: dict[str, Entry] = header
 
     def _object(self, pairs: list[tuple[str, Any]]) -> Any:
         """Makes an entry of a tensor's object as soon as it is read: dicts would take much more memory."""
@@ -50,17 +53,21 @@ class Image:
         if found.keys() != {"dtype", "shape", "data_offsets"}:
             return found
         begin, end = (self._data_start + int(offset) for offset in found["data_offsets"])
-        return Entry(found["dtype"], tuple(map(int, found["shape"])), begin, end)
+        dtype, shape = str(found["dtype"]), tuple(map(int, found["shape"]))
+        return Entry(self._seen.setdefault(dtype, dtype), self._seen.setdefault(shape, shape), begin, end)
 
-    def table(self, name: str, dtype: str, shape: tuple[int, ...]) -> Array:
-        """A tensor of the index, which must be there and have this type and shape."""
+    def check(self, name: str, dtype: str, shape: tuple[int, ...]) -> Entry:
+        """A tensor of the index, which must be there, have this type and shape, and lie within the image."""
         entry = self.entries.get(name)
-        if entry is None or (entry.dtype, entry.shape) != (dtype, shape):
+        if not isinstance(entry, Entry) or (entry.dtype, entry.shape) != (dtype, shape):
             raise ProtocolError(f"the index: {name} is not {dtype} {list(shape)}: {entry}")
-        held = np.dtype(DTYPES[dtype].numpy)
-        count = int(np.prod(shape, dtype=object))
         if not self._data_start <= entry.begin <= entry.end <= len(self._memory):
             raise ProtocolError(f"the index: {name} lies outside")
-        if entry.end - entry.begin != count * held.itemsize:
+        if entry.end - entry.begin != math.prod(shape) * DTYPES[dtype].bytes:
             raise ProtocolError(f"the index: {name} has another length than its shape")
-        return np.frombuffer(self._memory, held, count, entry.begin).reshape(shape)
+        return entry
+
+    def table(self, name: str, dtype: str, shape: tuple[int, ...]) -> Array:
+        """The same as an array."""
+        begin = self.check(name, dtype, shape).begin
+        return np.frombuffer(self._memory, DTYPES[dtype].numpy, math.prod(shape), begin).reshape(shape)

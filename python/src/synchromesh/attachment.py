@@ -24,7 +24,8 @@ from .model import Model
 class Attachment:
     """A membership in a session of the daemon. It ends when it is closed.
 
-    Threads may share it, but it has one lease at a time. It is not for use on both sides of a fork.
+    Threads may share it, but it has one lease at a time, and one of them waits at a time. It is not for use on both
+    sides of a fork.
     """
 
     def __init__(self, path: str | os.PathLike[str], model: str = "", session: str = "", timeout: float = 10.0) -> None:

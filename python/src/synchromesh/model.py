@@ -40,29 +40,23 @@ class BaseTensor:
 
 @dataclass(frozen=True)
 class BlockTensor:
-    """A tensor that is cut into blocks. `grid` and `own` (by task): [⌈rows/block rows⌉, ⌈cols/block cols⌉]."""
+    """A tensor that is cut into blocks."""
 
     name: str
     shape: tuple[int, int]
-    grid: NDArray[np.uint32]
-    own: Mapping[str, NDArray[np.uint32]]
 
 
 class Model:
     """A bundle's header and index. `block_shape` is in elements, `dtype` as safetensors names it."""
 
     def __init__(self, memory: mmap.mmap) -> None:
-        image = Image(memory)
+        self._image = Image(memory)
         try:
-            self._read_meta(image)
-            self._sets = {task: image.table(f"tasks/{task}", "U8", (-(-self.blocks // 8),)) for task in self.tasks}
-            self.tensors: Mapping[str, BlockTensor] = {
-                tensor["name"]: self._block_tensor(image, tensor["name"], *tensor["shape"])
-                for tensor in image.meta["tensors"]
-            }
-        except (KeyError, TypeError, ValueError) as error:
+            self._read_meta(self._image)
+            self._check_tables(self._image)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ProtocolError(f"the index: its metadata is not a bundle's: {error!r}") from error
-        self.base: Mapping[str, BaseTensor] = _base(image)
+        self.base: Mapping[str, BaseTensor] = _base(self._image)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Model:
@@ -86,24 +80,47 @@ class Model:
         if not all(0 < number <= most for number, most in bounds) or blocks.shape[1:] != self.block_shape:
             raise ProtocolError("the index: numbers of tasks or blocks, or the shape of a block, cannot be")
 
-    def _block_tensor(self, image: Image, name: str, rows: int, cols: int) -> BlockTensor:
-        height, width = self.block_shape
-        shape = (-(-rows // height), -(-cols // width))
+    def _check_tables(self, image: Image) -> None:
+        tensors = (BlockTensor(str(tensor["name"]), tuple(tensor["shape"])) for tensor in image.meta["tensors"])
+        self.tensors: Mapping[str, BlockTensor] = {tensor.name: tensor for tensor in tensors}
+        for task in self.tasks:
+            image.check(f"tasks/{task}", "U8", self._set_shape)
+        for name in self.tensors:
+            owners = (f"own/{task}/{name}" for task in self.tasks)
+            for grid in (f"grid/{name}", *(own for own in owners if own in image.entries)):
+                image.check(grid, "U32", self.grid_shape(name))
+
+    @property
+    def _set_shape(self) -> tuple[int]:
+        return (-(-self.blocks // 8),)
+
+    def grid_shape(self, name: str) -> tuple[int, int]:
+        """How many blocks a tensor has along its rows and columns."""
+        (rows, cols), (height, width) = self.tensors[name].shape, self.block_shape
         if min(rows, cols) < 1:
             raise ProtocolError(f"the index: {name} is empty")
-        owners = [task for task in self.tasks if f"own/{task}/{name}" in image.entries]
-        own = {task: image.table(f"own/{task}/{name}", "U32", shape) for task in owners}
-        return BlockTensor(name, (rows, cols), image.table(f"grid/{name}", "U32", shape), own)
+        return -(-rows // height), -(-cols // width)
+
+    def task_set(self, task: str) -> NDArray[np.uint8]:
+        """The task's set, [⌈blocks/8⌉]: bit `i % 8` of byte `i // 8` says whether it has block `i`."""
+        return self._image.table(f"tasks/{task}", "U8", self._set_shape)
+
+    def grid(self, name: str) -> NDArray[np.uint32]:
+        """The block at each place of a tensor, or `ABSENT`; a task has it if it is in its set."""
+        return self._image.table(f"grid/{name}", "U32", self.grid_shape(name))
+
+    def own_grid(self, task: str, name: str) -> NDArray[np.uint32] | None:
+        """A task's own blocks of a tensor, `ABSENT` elsewhere; `None` if it has none there."""
+        entry, shape = f"own/{task}/{name}", self.grid_shape(name)
+        return self._image.table(entry, "U32", shape) if entry in self._image.entries else None
 
     def placed(self, task: str, name: str) -> NDArray[np.uint32]:
         """The block that a task has at each place of a tensor's grid, or `ABSENT`. A new array."""
-        tensor = self.tensors[name]
-        grid = tensor.grid
+        grid, own = self.grid(name), self.own_grid(task, name)
         # What is no block of the bundle, `ABSENT` first of all, asks for a bit that is there, and is absent.
         index = np.where(grid < self.blocks, grid, 0)
-        kept = self._sets[task][index >> 3] >> (index & 7).astype(np.uint8) & 1
+        kept = self.task_set(task)[index >> 3] >> (index & 7).astype(np.uint8) & 1
         placed: NDArray[np.uint32] = np.where((kept == 1) & (grid < self.blocks), grid, np.uint32(ABSENT))
-        own = tensor.own.get(task)
         return placed if own is None else np.where(own != ABSENT, own, placed)
 
 
