@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import resource
@@ -49,6 +50,14 @@ def attach_limited(free: str, socket: str) -> str:
     return f"{outcome} {len(os.listdir('/proc/self/fd')) - before}"
 
 
+def write(socket: str) -> str:
+    """Writes to a block in place, past numpy."""
+    with Attachment(socket).lease() as lease:
+        view = next(lease.blocks("layer.0.weight"))[2]
+        ctypes.memset(view.ctypes.data, 0, 1)
+    return "written"
+
+
 def private_kib() -> int:
     """Memory that this process shares with no other, in KiB."""
     with open("/proc/self/smaps_rollup") as lines:
@@ -75,4 +84,4 @@ def grow(socket: str) -> int:
 
 
 if __name__ == "__main__":
-    print({f.__name__: f for f in (switch, attach_as, attach_limited, grow)}[sys.argv[1]](*sys.argv[2:]))
+    print({f.__name__: f for f in (switch, attach_as, attach_limited, write, grow)}[sys.argv[1]](*sys.argv[2:]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from inputs import CUT, TASKS, Inputs, floats
-from live import HANG_S, Daemon
+from live import HANG_S, Daemon, child
 
 from synchromesh import ABSENT, Attachment, Control, Lease, LeaseError, Model
 
@@ -95,6 +96,13 @@ def test_the_grid_says_what_has_blocks(lease: Lease, model: Inputs) -> None:
         assert np.array_equal(placed, lease.model.placed(lease.task, name)), "the index is the file's"
         found = [(row // height, col // width) for row, col, _ in lease.blocks(name)]
         assert found == [tuple(place) for place in np.argwhere(placed != ABSENT).tolist()]
+
+
+def test_who_writes_to_the_memory_is_ended_and_changes_nothing(served: Daemon, lease: Lease, model: Inputs) -> None:
+    writer = child("write", served.socket)
+    out, _ = writer.communicate(timeout=HANG_S)
+    assert (out, writer.returncode) == ("", -signal.SIGSEGV)
+    assert lease.dense("layer.0.weight").tobytes() == model.tasks[lease.task]["layer.0.weight"].tobytes()
 
 
 def test_an_unknown_tensor_is_a_key_error(lease: Lease) -> None:

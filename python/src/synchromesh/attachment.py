@@ -124,7 +124,11 @@ class Attachment:
             raise
 
     def _pin(self) -> tuple[int, int]:
-        """Steps 3 to 6 of a lease. What the fence is for, and that it acquires step 3's load too, is told there."""
+        """Steps 3 to 6 of a lease.
+
+        The fence keeps step 6 behind step 4, and all that is read later behind step 3: so what the daemon wrote before
+        it published the word of step 3 is seen, and neither load has to acquire by itself.
+        """
         while True:
             word = self._table.word(self._place)
             generation, task = _memory.generation_and_task(word)
