@@ -28,7 +28,8 @@ def connect(path: str, timeout: float) -> socket.socket:
     """A connection to the daemon's attach socket. `timeout` (seconds) bounds each later wait on it, too."""
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # Not settimeout: with it, a full queue would refuse at once instead of making the client wait.
-    limit = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6))
+    # And not 0, which would mean for ever.
+    limit = struct.pack("ll", *divmod(max(1, int(timeout * 1_000_000)), 1_000_000))
     try:
         for direction in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
             peer.setsockopt(socket.SOL_SOCKET, direction, limit)
@@ -38,7 +39,7 @@ def connect(path: str, timeout: float) -> socket.socket:
         raise Refused(_PERMISSION_DENIED, f"this user may not reach {path}") from error
     except OSError as error:
         peer.close()
-        raise Closed(f"cannot connect to {path}: {error.strerror}; is the daemon running?") from error
+        raise Closed(f"cannot connect to {path}: {error.strerror or error}; is the daemon running?") from error
     return peer
 
 
