@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +59,9 @@ def test_a_wrong_header_is_refused(any_model: Inputs, tmp_path: Path, fault: str
 
 
 WRONG_IMAGES = {
-    "empty": bytes(8),
+    "empty": b"",
+    "no header": bytes(8),
+    "no index": struct.pack("<Q", 52) + b'{"__metadata__": {"synchromesh": "{\\"format\\": 1}"}}',
     "a length past the end": struct.pack("<Q", 1 << 20) + b"{}",
     "a length past the limit": struct.pack("<Q", 1 << 60) + b"{}",
     "no JSON": struct.pack("<Q", 4) + b"\xff\xfe{}",
@@ -71,11 +72,10 @@ WRONG_IMAGES = {
 
 
 @pytest.mark.parametrize("fault", WRONG_IMAGES)
-def test_what_is_no_header_is_refused(fault: str) -> None:
-    memory = mmap.mmap(-1, len(WRONG_IMAGES[fault]))
-    memory[:] = WRONG_IMAGES[fault]
+def test_what_is_no_header_is_refused(tmp_path: Path, fault: str) -> None:
+    (tmp_path / "wrong.mesh").write_bytes(WRONG_IMAGES[fault])
     with pytest.raises(ProtocolError):
-        Model(memory)
+        Model.open(tmp_path / "wrong.mesh")
 
 
 def test_the_rules_for_a_place_are_the_page_s(any_model: Inputs) -> None:

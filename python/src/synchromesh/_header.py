@@ -1,6 +1,10 @@
 """The header of a safetensors image, as docs/format.md bounds it: which tensors lie where in it.
 
-Not here: the digest over header and index. The daemon checked it before it handed the image out, sealed.
+The header is read, and only the index behind blocks and base is mapped: those are holes in what the daemon hands out,
+and a hole takes memory as soon as it is touched through a mapping.
+
+Not here: the digest over header and index, which would need another package. The daemon checked it before it handed the
+image out, sealed.
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +21,7 @@ from .dtypes import DTYPES, Array
 from .errors import ProtocolError
 
 _MAX_HEADER = 64 << 20
+_INDEX = ("index/", "grid/", "own/", "tasks/")
 
 
 class Entry(NamedTuple):
@@ -28,22 +34,32 @@ class Entry(NamedTuple):
 
 
 class Image:
-    """A mapped image, and its header. Arrays are views onto the mapping, made when they are asked for."""
+    """A header, and the index that it tells of. Arrays are views onto the mapped index, made when asked for."""
 
-    def __init__(self, memory: mmap.mmap) -> None:
-        self._memory = memory
+    def __init__(self, descriptor: int) -> None:
         # Types and shapes repeat; of each, one is kept.
         self._seen: dict[Any, Any] = {}
-        length = int.from_bytes(memory[:8], "little")
-        if len(memory) < 8 or length > min(_MAX_HEADER, len(memory) - 8):
+        self._size = os.fstat(descriptor).st_size
+        length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
+        if self._size < 8 or length > min(_MAX_HEADER, self._size - 8):
             raise ProtocolError(f"the index: a header of {length} bytes cannot be")
         self._data_start = 8 + length
         try:
-            header = json.loads(memory[8 : 8 + length], object_pairs_hook=self._object)
+            header = json.loads(os.pread(descriptor, length, 8), object_pairs_hook=self._object)
             self.meta: dict[str, Any] = json.loads(header.pop("__metadata__")["synchromesh"])
+            self.entries: dict[str, Entry] = header
+            self._map(descriptor)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ProtocolError(f"the index: not a bundle's: {error!r}") from error
-        self.entries: dict[str, Entry] = header
+
+    def _map(self, descriptor: int) -> None:
+        """Maps from the index on. `_start` is where the index begins, `_mapped` where the mapping does."""
+        self._start = min(entry.begin for name, entry in self.entries.items() if name.startswith(_INDEX))
+        if not self._data_start <= self._start < self._size:
+            raise ProtocolError("the index: it lies outside")
+        self._mapped = self._start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        size = self._size - self._mapped
+        self._memory = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ, offset=self._mapped)
 
     def _object(self, pairs: list[tuple[str, Any]]) -> Any:
         """Makes an entry of a tensor's object as soon as it is read: dicts would take much more memory."""
@@ -61,7 +77,7 @@ class Image:
         entry = self.entries.get(name)
         if not isinstance(entry, Entry) or (entry.dtype, entry.shape) != (dtype, shape):
             raise ProtocolError(f"the index: {name} is not {dtype} {list(shape)}: {entry}")
-        if not self._data_start <= entry.begin <= entry.end <= len(self._memory):
+        if not self._start <= entry.begin <= entry.end <= self._size:
             raise ProtocolError(f"the index: {name} lies outside")
         if entry.end - entry.begin != math.prod(shape) * DTYPES[dtype].bytes:
             raise ProtocolError(f"the index: {name} has another length than its shape")
@@ -69,5 +85,5 @@ class Image:
 
     def table(self, name: str, dtype: str, shape: tuple[int, ...]) -> Array:
         """The same as an array."""
-        begin = self.check(name, dtype, shape).begin
+        begin = self.check(name, dtype, shape).begin - self._mapped
         return np.frombuffer(self._memory, DTYPES[dtype].numpy, math.prod(shape), begin).reshape(shape)

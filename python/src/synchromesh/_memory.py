@@ -25,7 +25,7 @@ from .errors import ProtocolError
 # Not in the fcntl module of every Python that is supported.
 _F_GET_SEALS = 1034
 SHRINK = 0x2
-FUTURE_WRITE = 0x10
+READ_ONLY = SHRINK | 0x10  # F_SEAL_FUTURE_WRITE
 
 _HEADER = struct.Struct("<8sII16sQQ")
 _LIFE = 48
@@ -37,8 +37,8 @@ _NOWHERE = 0xFFFFFFFF
 _REVOKED = 64
 
 
-def mapped(descriptor: int, what: str, seals: int, least: int, writable: bool = False) -> mmap.mmap:
-    """All of a sealed memory, which must have at least `least` bytes."""
+def sealed(descriptor: int, what: str, seals: int, least: int) -> int:
+    """The size of a sealed memory in bytes; it must have at least `least`."""
     try:
         found = fcntl.fcntl(descriptor, _F_GET_SEALS)
     except OSError as error:
@@ -48,6 +48,12 @@ def mapped(descriptor: int, what: str, seals: int, least: int, writable: bool = 
     size = os.fstat(descriptor).st_size
     if size < least:
         raise ProtocolError(f"{what}: has {size} bytes, {least} are needed")
+    return size
+
+
+def mapped(descriptor: int, what: str, seals: int, least: int, writable: bool = False) -> mmap.mmap:
+    """All of a sealed memory, which must have at least `least` bytes."""
+    size = sealed(descriptor, what, seals, least)
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     return mmap.mmap(descriptor, size, mmap.MAP_SHARED, protection)
 
@@ -56,7 +62,7 @@ class Table:
     """The shared table: what each session serves, and where each block is."""
 
     def __init__(self, descriptor: int) -> None:
-        memory = mapped(descriptor, "the table", SHRINK | FUTURE_WRITE, _SLOTS)
+        memory = mapped(descriptor, "the table", READ_ONLY, _SLOTS)
         magic, self.blocks, self.slots, self.bundle_id, self.slot_bytes, self.base_bytes = _HEADER.unpack_from(memory)
         if magic != b"SMTABLE1":
             raise ProtocolError("the table: none of this protocol")
@@ -113,7 +119,7 @@ class Pool:
     def __init__(self, descriptor: int, table: Table, block: tuple[int, int], dtype: str) -> None:
         start = -(-table.base_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         end = start + table.slots * table.slot_bytes
-        memory = mapped(descriptor, "the pool", SHRINK | FUTURE_WRITE, max(end, 1))
+        memory = mapped(descriptor, "the pool", READ_ONLY, max(end, 1))
         whole: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
         self.base = whole[: table.base_bytes]
         self.slots: Array = whole[start:end].view(dtype).reshape(table.slots, *block)

@@ -62,8 +62,8 @@ class Attachment:
         try:
             self._cell = _memory.Cell(cell)
             self._table = _memory.Table(table)
-            seals = _memory.SHRINK | _memory.FUTURE_WRITE
-            self.model = Model(_memory.mapped(index, "the index", seals, 8))
+            _memory.sealed(index, "the index", _memory.READ_ONLY, 8)
+            self.model = Model(index)
             self._check_belonging()
             block = self.model.block_shape, DTYPES[self.model.dtype].numpy
             self._pool = _memory.Pool(pool, self._table, *block)

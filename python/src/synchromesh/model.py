@@ -8,7 +8,6 @@ Not here: weights. Those are in the pool, and a `Lease` gives views of them.
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,8 +48,9 @@ class BlockTensor:
 class Model:
     """A bundle's header and index. `block_shape` is in elements, `dtype` as safetensors names it."""
 
-    def __init__(self, memory: mmap.mmap) -> None:
-        self._image = Image(memory)
+    def __init__(self, descriptor: int) -> None:
+        """Reads a bundle, or an image of it without blocks and base. The descriptor is not needed afterwards."""
+        self._image = Image(descriptor)
         try:
             self._read_meta(self._image)
             self._check_tables(self._image)
@@ -62,7 +62,7 @@ class Model:
     def open(cls, path: str | os.PathLike[str]) -> Model:
         """Reads a bundle file's header and index. The file must stay as it is meanwhile."""
         with open(path, "rb") as file:
-            return cls(mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ))
+            return cls(file.fileno())
 
     def _read_meta(self, image: Image) -> None:
         meta = image.meta
