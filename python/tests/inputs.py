@@ -84,6 +84,8 @@ def write(folder: Path, dtype: str) -> Inputs:
     importance = {name: random.random(shape).astype(np.float16) for name, shape in CUT.items()}
     mask = {name: random.integers(0, 2, grid(shape, block), dtype=np.uint8) for name, shape in CUT.items()}
     tuned = {name: values.copy() for name, values in weights.items()}
+    tuned["layer.0.weight"][32:, :64] = 0
+    tuned["layer.0.weight"][64:] = 0
     tuned["layer.0.weight"][33, 70] = make(np.array(-2.5))
     tuned["layer.1.weight"][69, 99] = make(np.array(7.5))
     tuned["layer.1.weight"][32:64, :64] = 0

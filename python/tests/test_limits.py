@@ -47,7 +47,7 @@ def test_a_lease_that_lasts_too_long_is_revoked_and_told(any_model: Inputs) -> N
 
 def test_a_pool_for_one_task_is_switched_in_place(any_model: Inputs) -> None:
     # As many slots as the largest task has blocks.
-    with small(any_model, pool="80KiB") as (daemon, control), daemon.attach() as session:
+    with small(any_model, pool="56KiB") as (daemon, control), daemon.attach() as session:
         before = control.switch_task("city").generation
         with pytest.raises(ControlError) as full:
             control.switch_task("rain")
