@@ -78,8 +78,7 @@ class Fake:
         head = struct.pack("<8sII16sQQ", b"SMTABLE1", self.count, self.count, identity, self.block_bytes, len(base))
         sessions = np.full(64, NO_TASK, np.uint64).tobytes()
         table = head + bytes(16) + sessions + np.arange(self.count, dtype=np.uint32)[::-1].tobytes()
-        # Blocks and base are holes, as far as a reader can tell.
-        index = self.raw[: self.start] + bytes(self.index_start) + data[self.index_start :]
+        index = self.raw[: self.start] + data[self.index_start :]
         made = {"pool": pool, "table": table, "index": index, "cell": bytes(4096)}
         return {name: bytearray(content) for name, content in made.items()}
 

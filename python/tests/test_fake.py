@@ -107,6 +107,11 @@ def test_memory_that_is_too_small_is_refused(faked: Faked, what: str) -> None:
     assert isinstance(refused(faked), ProtocolError)
 
 
+def test_an_index_that_is_longer_than_its_header_says_is_refused(faked: Faked) -> None:
+    faked[0].change = lambda name, content: content.extend(bytes(8)) if name == "index" else None
+    assert "as long as" in str(refused(faked))
+
+
 @pytest.mark.parametrize("slot", [0xFFFFFFFF, 1 << 20])
 def test_a_block_without_a_slot_is_not_read(faked: Faked, slot: int) -> None:
     fake, path = faked

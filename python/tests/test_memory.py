@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 from live import HANG_S, Daemon, child, said, serve, short_folder
@@ -32,15 +31,4 @@ def test_ten_processes_grow_by_less_than_ten_mebibytes_each(daemon: Daemon) -> N
 def test_so_they_do_with_a_real_model(minilm: Path) -> None:
     # Its base has 46 MiB, and each task 20 MiB of blocks.
     with short_folder() as folder, serve(minilm, folder, pool="24MiB") as daemon:
-        before = index_bytes(daemon)
         assert max(grown(daemon)) < LIMIT_KIB
-        assert index_bytes(daemon) == before, "where the index has holes, nobody has touched them"
-
-
-def index_bytes(daemon: Daemon) -> int:
-    """The memory that the daemon's image of the bundle takes."""
-    for file in Path(f"/proc/{daemon.process.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # Connections come and go.
-            if "memfd:index" in str(file.readlink()):
-                return file.stat().st_blocks * 512
-    raise AssertionError("the daemon has its index open")

@@ -48,9 +48,9 @@ class BlockTensor:
 class Model:
     """A bundle's header and index. `block_shape` is in elements, `dtype` as safetensors names it."""
 
-    def __init__(self, descriptor: int) -> None:
-        """Reads a bundle, or an image of it without blocks and base. The descriptor is not needed afterwards."""
-        self._image = Image(descriptor)
+    def __init__(self, descriptor: int, is_file: bool = False) -> None:
+        """Reads the image that the daemon hands out, or a bundle's file. The descriptor is not needed afterwards."""
+        self._image = Image(descriptor, is_file)
         try:
             self._read_meta(self._image)
             self._check_tables(self._image)
@@ -62,7 +62,7 @@ class Model:
     def open(cls, path: str | os.PathLike[str]) -> Model:
         """Reads a bundle file's header and index. The file must stay as it is meanwhile."""
         with open(path, "rb") as file:
-            return cls(file.fileno())
+            return cls(file.fileno(), is_file=True)
 
     def _read_meta(self, image: Image) -> None:
         meta = image.meta
