@@ -1,0 +1,104 @@
+"""The control plane: which task a session has, and what the daemon holds.
+
+The calls take the fields of their request messages (proto/synchromesh/v1/task_service.proto) by name, and give the
+response messages, so that a field that the protocol gains needs no change here.
+
+Not here: the weights, see `Attachment`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Callable
+
+import grpc
+
+from ._rpc_error import ControlError
+from .v1 import task_service_pb2 as messages
+from .v1.task_service_pb2_grpc import TaskServiceStub
+
+_OPTIONS = [
+    # What grpcio newer than 1.57 makes of a socket's path by itself, the daemon's HTTP/2 does not take.
+    ("grpc.default_authority", "localhost"),
+    # A daemon that is just starting is asked again soon.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+]
+
+
+class Control:
+    """A connection to the daemon's control socket.
+
+    `timeout` (seconds) bounds each call that has none of its own. Refused calls raise `ControlError`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], timeout: float = 30.0) -> None:
+        self.timeout = timeout
+        self._channel = grpc.insecure_channel(f"unix:{os.fspath(path)}", options=_OPTIONS)
+        self._stub: Any = TaskServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def switch_task(self, task: str, *, timeout: float | None = None, **fields: Any) -> messages.SwitchTaskResponse:
+        """Makes a task the active one; `generation` of the response is what to lease. Fields: SwitchTaskRequest."""
+        request = messages.SwitchTaskRequest(task=task, **fields)
+        response: messages.SwitchTaskResponse = self._call(self._stub.SwitchTask, request, timeout)
+        return response
+
+    def prepare_task(self, task: str, *, timeout: float | None = None, **fields: Any) -> messages.PrepareTaskResponse:
+        """Loads a task without making it active. Fields: PrepareTaskRequest."""
+        request = messages.PrepareTaskRequest(task=task, **fields)
+        response: messages.PrepareTaskResponse = self._call(self._stub.PrepareTask, request, timeout)
+        return response
+
+    def hint_tasks(
+        self,
+        hints: Iterable[messages.TaskHint | Mapping[str, Any]] = (),
+        *,
+        timeout: float | None = None,
+        **fields: Any,
+    ) -> messages.HintTasksResponse:
+        """Tells which tasks may come next: messages or dicts of TaskHint's fields. Fields: HintTasksRequest."""
+        request = messages.HintTasksRequest(hints=hints, **fields)
+        response: messages.HintTasksResponse = self._call(self._stub.HintTasks, request, timeout)
+        return response
+
+    def open_session(self, session: str, *, timeout: float | None = None, **fields: Any) -> messages.SessionStatus:
+        """Opens a session, which has no task at first. Fields: OpenSessionRequest."""
+        request = messages.OpenSessionRequest(session=session, **fields)
+        response: messages.OpenSessionResponse = self._call(self._stub.OpenSession, request, timeout)
+        return response.session
+
+    def close_session(self, session: str, *, timeout: float | None = None, **fields: Any) -> None:
+        """Closes a session. Fields: CloseSessionRequest."""
+        request = messages.CloseSessionRequest(session=session, **fields)
+        self._call(self._stub.CloseSession, request, timeout)
+
+    def list_models(self, *, timeout: float | None = None, **fields: Any) -> list[messages.Model]:
+        """The models that are loaded, with their tasks. Fields: ListModelsRequest."""
+        request = messages.ListModelsRequest(**fields)
+        response: messages.ListModelsResponse = self._call(self._stub.ListModels, request, timeout)
+        return list(response.models)
+
+    def status(self, *, timeout: float | None = None, **fields: Any) -> messages.GetStatusResponse:
+        """The state of the daemon, its pools and its sessions. Fields: GetStatusRequest."""
+        request = messages.GetStatusRequest(**fields)
+        response: messages.GetStatusResponse = self._call(self._stub.GetStatus, request, timeout)
+        return response
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+        try:
+            return method(request, timeout=self.timeout if timeout is None else timeout)
+        except grpc.RpcError as error:
+            raise ControlError(error) from error
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
