@@ -1,0 +1,110 @@
+//! Switching among all tasks as fast as the daemon can, in a process of its own.
+
+use crate::error::Error;
+use serde::{Deserialize, Serialize};
+use std::{
+    env,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+};
+use synchromesh::{
+    client::{self, Control},
+    proto::SwitchTaskRequest,
+};
+use tokio::{
+    runtime::Builder,
+    sync::oneshot::{self, Receiver, error::TryRecvError},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The daemon's control socket.
+    #[arg(long, value_name = "SOCKET")]
+    control: PathBuf,
+    /// The tasks, two or more.
+    #[arg(required = true, num_args = 2..)]
+    tasks: Vec<String>,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Done {
+    pub(crate) switches: u64,
+    /// What the daemon had to read for them.
+    pub(crate) read_bytes: u64,
+}
+
+/// The other process. It ends when its standard input does, so at the latest with this one.
+pub(crate) struct Switching(Child);
+
+impl Switching {
+    pub(crate) fn start<'t>(
+        control: &Path,
+        tasks: impl Iterator<Item = &'t str>,
+    ) -> Result<Self, Error> {
+        let program = env::current_exe().map_err(Error::io("this program cannot find itself"))?;
+        let mut command = Command::new(program);
+        command.args(["churn", "--control"]).arg(control).args(tasks);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(Self(command.spawn().map_err(Error::io("this program cannot start itself"))?))
+    }
+
+    /// Whether it goes on; it does not end by itself unless it fails.
+    pub(crate) fn goes_on(&mut self) -> Result<bool, Error> {
+        Ok(self.0.try_wait().map_err(Error::io("the process that switches is lost"))?.is_none())
+    }
+
+    /// Ends it, and tells what it did.
+    pub(crate) fn end(self) -> Result<Done, Error> {
+        // Waiting closes its standard input first.
+        let output = self.0.wait_with_output().map_err(Error::io("the process that switches"))?;
+        let failed = || Error::Switching(output.status.to_string());
+        if !output.status.success() {
+            return Err(failed());
+        }
+        serde_json::from_slice(&output.stdout).map_err(|_| failed())
+    }
+}
+
+/// The other process's side.
+pub(crate) fn churn(args: &Args, out: &mut impl Write) -> Result<(), Error> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Error::io("the runtime cannot be started"))?;
+    let (ended, end) = oneshot::channel();
+    thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        let _ = ended.send(());
+    });
+    let done = runtime.block_on(async {
+        let mut control = client::connect(&args.control).await.map_err(|cause| Error::Control {
+            path: args.control.display().to_string(),
+            cause: cause.to_string(),
+        })?;
+        switch_until(end, &mut control, &args.tasks).await
+    })?;
+    let line = serde_json::to_string(&done).unwrap_or_default();
+    writeln!(out, "{line}").map_err(Error::io("the result cannot be told"))
+}
+
+async fn switch_until(
+    mut end: Receiver<()>,
+    control: &mut Control,
+    tasks: &[String],
+) -> Result<Done, Error> {
+    let mut done = Done::default();
+    let mut at = 0;
+    while end.try_recv() == Err(TryRecvError::Empty) {
+        // Any task but the one before.
+        at = (at + fastrand::usize(1..tasks.len())) % tasks.len();
+        let request = SwitchTaskRequest { task: tasks[at].clone(), ..Default::default() };
+        let answer = control.switch_task(request).await.map_err(|status| Error::Refused {
+            task: tasks[at].clone(),
+            cause: status.message().to_owned(),
+        })?;
+        done.switches += 1;
+        done.read_bytes += answer.into_inner().read.unwrap_or_default().bytes;
+    }
+    Ok(done)
+}
