@@ -26,8 +26,8 @@ pub(crate) enum Error {
     /// A weight cannot be multiplied.
     #[error(transparent)]
     Product(#[from] ProductError),
-    /// An operation of candle failed.
-    #[error("candle cannot compute this: {0}")]
+    /// An operation of candle failed, or one of ours within it.
+    #[error("the encoder cannot go on: {0}")]
     Tensor(#[from] candle_core::Error),
     /// A tensor that the encoder needs is not there as it should be.
     #[error("there is no tensor `{name}` {how}: pack the bundle with examples/minilm/recipe.yaml")]

@@ -100,7 +100,7 @@ impl<S: Source> CustomOp1 for Linear<'_, S> {
         let (batch, features) = (layout.dims()[0], self.bias.len());
         let mut y = vec![0.0; batch * features];
         let done = self.source.multiply(&self.weight, x, batch, &mut y);
-        done.map_err(candle_core::Error::wrap)?;
+        done.map_err(|error| candle_core::Error::Wrapped(Box::new(error)))?;
         for (y, bias) in y.iter_mut().zip(self.bias.iter().cycle()) {
             *y += bias;
         }

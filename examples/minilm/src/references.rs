@@ -85,3 +85,43 @@ impl References {
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Reference, References, TOLERANCE};
+    use synchromesh::units::TaskIndex;
+
+    fn references(exact: [f32; 2], plain: [f32; 2]) -> References {
+        let reference = Reference { exact: exact.to_vec(), plain: plain.to_vec() };
+        References { by_task: vec![vec![reference]] }
+    }
+
+    #[test]
+    fn any_other_bit_is_a_fault() {
+        let references = references([0.6, 0.0], [0.6, 0.0]);
+        let fault = |got: &[f32]| references.fault(TaskIndex(0), 0, got).is_some();
+        assert!(!fault(&[0.6, 0.0]));
+        for got in [&[0.6_f32.next_up(), 0.0][..], &[0.6, -0.0], &[0.6], &[0.6, f32::NAN]] {
+            assert!(fault(got), "{got:?}");
+        }
+    }
+
+    #[test]
+    fn what_agrees_bit_for_bit_must_also_be_near_the_dense_computation() {
+        for (plain, wrong) in [(0.6 + TOLERANCE / 2.0, false), (0.61, true), (f32::NAN, true)] {
+            let fault = references([0.6, 0.0], [plain, 0.0]).fault(TaskIndex(0), 0, &[0.6, 0.0]);
+            assert_eq!(fault.is_some(), wrong, "{plain}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn tasks_that_are_alike_are_refused() {
+        let mut references = references([0.6, 0.0], [0.6, 0.0]);
+        for (other, alike) in [(0.6 + 10.0 * TOLERANCE, true), (0.7, false)] {
+            let reference = Reference { exact: vec![other, 0.0], plain: vec![other, 0.0] };
+            references.by_task.truncate(1);
+            references.by_task.push(vec![reference]);
+            assert_eq!(references.check_margin().is_err(), alike, "{other}");
+        }
+    }
+}

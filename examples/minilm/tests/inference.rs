@@ -1,6 +1,10 @@
 //! Embeddings from the memory of a real daemon, which switches all the while in a pool that cannot
 //! hold all tasks.
 
+#![allow(clippy::unwrap_used, reason = "a test says what it expects")]
+#![allow(clippy::print_stdout, reason = "the figures are for whoever runs this by hand")]
+
+use serde_json::Value;
 use std::{
     env,
     fs::{self, File},
@@ -9,12 +13,6 @@ use std::{
     thread,
     time::Duration,
 };
-
-const TASKS: [&str; 6] = ["c-headers", "changelogs", "licences", "manuals", "packages", "python"];
-/// As in the example's recipe.
-const KEEP: f64 = 0.5;
-/// Blocks of 32 x 32 floats.
-const BLOCK_BYTES: u64 = 4096;
 
 /// The repository.
 fn root() -> PathBuf {
@@ -56,31 +54,25 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// Packs a bundle in which each task has its own best mask; gives slots for 1.2 of them.
+/// Packs the example's recipe in a folder, so that each task has its own best mask, and gives the
+/// bytes of a pool for 1.2 tasks.
 fn pack(folder: &Path, model: &Path) -> u64 {
-    let tasks: String = TASKS
-        .iter()
-        .map(|task| {
-            let norms = root().join(format!("tests/data/minilm/{task}.safetensors"));
-            format!("- {{name: {task}, keep: {KEEP}, norms: '{}'}}\n", norms.display())
-        })
-        .collect();
-    let text = format!(
-        "model: minilm\noutput: minilm.mesh\nweights: '{}/model.safetensors'\nblock: {{rows: 32, \
-         cols: 32}}\nprune: {{include: ['encoder.layer.*.weight']}}\ntasks:\n{tasks}",
-        model.display()
-    );
-    let recipe = folder.join("recipe.yaml");
-    fs::write(&recipe, text).unwrap();
-    let packed = succeed(synchromesh().arg("pack").arg(&recipe).arg("--json"));
-    let packed: serde_json::Value = serde_json::from_slice(&packed.stdout).unwrap();
+    let recipe = fs::read_to_string(root().join("examples/minilm/recipe.yaml")).unwrap();
+    let recipe = recipe
+        .replace("../../target/minilm.mesh", "minilm.mesh")
+        .replace("../../target/minilm", model.to_str().unwrap())
+        .replace("../..", root().to_str().unwrap());
+    let file = folder.join("recipe.yaml");
+    fs::write(&file, recipe).unwrap();
+    let packed = succeed(synchromesh().arg("pack").arg(&file).arg("--json"));
+    let packed: Value = serde_json::from_slice(&packed.stdout).unwrap();
+    let number = |value: &Value| value.as_u64().unwrap();
     let tasks = packed["tasks"].as_array().unwrap();
-    let largest = tasks.iter().map(|task| task["bytes"].as_u64().unwrap() / BLOCK_BYTES).max();
-    let slots = largest.unwrap() * 6 / 5;
-    let all = packed["blocks"].as_u64().unwrap();
-    println!("{slots} slots for {all} blocks");
-    assert!(slots < all, "the pool cannot hold all tasks");
-    slots
+    let largest = tasks.iter().map(|task| number(&task["bytes"])).max().unwrap();
+    let (pool, all) = (largest * 6 / 5, number(&packed["blocks"]) * number(&packed["block_bytes"]));
+    println!("a pool of {pool} bytes for {all} bytes of blocks");
+    assert!(pool < all, "the pool cannot hold all tasks");
+    pool
 }
 
 /// A running daemon. Dropped, it is killed.
@@ -88,8 +80,8 @@ struct Daemon(Child);
 
 impl Daemon {
     /// Starts a daemon in a folder that has a bundle, and waits until it is ready.
-    fn start(folder: &Path, slots: u64) -> Self {
-        let (shown, pool) = (folder.display(), slots * BLOCK_BYTES);
+    fn start(folder: &Path, pool: u64) -> Self {
+        let shown = folder.display();
         let text = format!(
             "models: [{{bundle: {shown}/minilm.mesh, pool_bytes: {pool}}}]\n\
              listen: {{control: {shown}/control.sock, attach: {shown}/attach.sock}}\n\
@@ -132,8 +124,8 @@ fn says(command: &mut Command) -> String {
 fn every_embedding_is_that_of_the_task_that_its_lease_names_while_tasks_are_switched() {
     let model = model();
     let folder = tempfile::tempdir().unwrap();
-    let slots = pack(folder.path(), &model);
-    let _daemon = Daemon::start(folder.path(), slots);
+    let pool = pack(folder.path(), &model);
+    let _daemon = Daemon::start(folder.path(), pool);
     let [bundle, attach, control] =
         ["minilm.mesh", "attach.sock", "control.sock"].map(|name| folder.path().join(name));
 
