@@ -48,7 +48,7 @@ pub(crate) enum Error {
     )]
     Differs { sentence: &'static str, task: String, generation: u64, what: String },
     /// The time ended before all tasks had been active under a lease.
-    #[error("only {seen} of {all} tasks were seen in {seconds} s: give it more --seconds")]
+    #[error("only {seen} of {all} tasks were seen in {seconds:.1} s: give it more --seconds")]
     TooFewTasks { seen: usize, all: usize, seconds: f64 },
     /// The process that switches tasks failed.
     #[error("the process that switches tasks ended with {0}: its message is above")]

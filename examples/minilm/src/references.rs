@@ -47,8 +47,8 @@ impl References {
     /// What is wrong with an embedding, if anything is.
     pub(crate) fn fault(&self, task: TaskIndex, sentence: usize, got: &[f32]) -> Option<String> {
         let Reference { exact, plain } = &self.by_task[task.index()][sentence];
-        let pairs = || got.iter().zip(exact).enumerate();
-        let differ = pairs().filter(|(_, (got, exact))| got.to_bits() != exact.to_bits()).count();
+        let pairs = got.iter().zip(exact);
+        let differ = pairs.filter(|(got, exact)| got.to_bits() != exact.to_bits()).count();
         if got.len() != exact.len() || differ > 0 {
             return Some(format!("{differ} of {} values are other bits", exact.len()));
         }

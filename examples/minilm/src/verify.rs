@@ -57,8 +57,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SOCKET")]
     control: PathBuf,
     /// For how long.
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
 }
 
 pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<(), Error> {
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<(), Error> {
     let names = bundle.task_indices().map(|task| bundle.task(task).name.as_str());
     let mut switching = Switching::start(&args.control, names)?;
     let mut watch = Watch { model, bundle: &bundle, sentences, references, seen: Seen::default() };
-    let seconds = watch.run(session, &mut switching, args.seconds)?;
+    let seconds = watch.run(session, &mut switching, Duration::from_secs(args.seconds))?;
     let done = switching.end()?;
     say(watch.seen.text(&bundle, done, seconds))?;
     watch.seen.check(&bundle, seconds)
@@ -128,11 +128,11 @@ impl Watch<'_> {
         &mut self,
         mut session: Attachment,
         switching: &mut Switching,
-        seconds: f64,
+        time: Duration,
     ) -> Result<f64, Error> {
         let begun = Instant::now();
         for sentence in (0..self.sentences.len()).cycle() {
-            if begun.elapsed().as_secs_f64() >= seconds || !switching.goes_on()? {
+            if begun.elapsed() >= time || !switching.goes_on()? {
                 break;
             }
             self.embed(&mut session, sentence)?;
