@@ -2,7 +2,10 @@
 
 use crate::product::ProductError;
 use std::{io, path::Path};
-use synchromesh::{bundle::OpenError, client::AttachError};
+use synchromesh::{
+    bundle::OpenError,
+    client::{AttachError, ConnectError},
+};
 use thiserror::Error;
 
 /// Why a command did not do what it was asked for.
@@ -57,8 +60,8 @@ pub(crate) enum Error {
     #[error("the daemon refuses to switch to {task}: {cause}")]
     Refused { task: String, cause: String },
     /// The control socket does not answer.
-    #[error("cannot connect to {path}: {cause}; is the daemon running?")]
-    Control { path: String, cause: String },
+    #[error(transparent)]
+    Control(#[from] ConnectError),
     /// The operating system refuses something.
     #[error("{what}: {cause}")]
     Io { what: &'static str, cause: io::Error },

@@ -3,8 +3,7 @@
 
 use crate::{encoder::Weights, error::Error, model::Config, product::product};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
-use synchromesh::client::Lease;
-use zerocopy::FromBytes as _;
+use synchromesh::client::{self, Lease};
 
 /// Where weights lie.
 pub(crate) trait Source {
@@ -17,18 +16,24 @@ pub(crate) trait Source {
 /// The daemon's memory: nothing in it changes while the lease lives.
 impl Source for Lease<'_> {
     fn base(&self, name: &str) -> Result<&[f32], Error> {
-        let tensor = self.bundle().base().tensors.iter().find(|tensor| tensor.name == name);
-        let bytes = tensor.and_then(|tensor| Lease::base(self, tensor));
-        let floats = bytes.and_then(|bytes| <[f32]>::ref_from_bytes(bytes).ok());
+        let floats = match self.tensor(name) {
+            Some(client::Tensor::Base(base)) => base.as_slice(),
+            _ => None,
+        };
         floats.ok_or_else(|| Error::no_tensor(name, "in the daemon's base, of 32-bit floats"))
     }
 
     fn multiply(&self, name: &str, x: &[f32], batch: usize, y: &mut [f32]) -> Result<(), Error> {
-        let tensor = self.bundle().tensors().iter().find(|tensor| tensor.name() == name);
-        let tensor =
-            tensor.ok_or_else(|| Error::no_tensor(name, "among those that are cut into blocks"))?;
-        let blocks = self.blocks(tensor).map(|block| block.map_err(Error::from));
-        product(&tensor.tiling(), blocks, x, batch, y)
+        let Some(client::Tensor::Sparse(weight)) = self.tensor(name) else {
+            return Err(Error::no_tensor(name, "among those that are cut into blocks"));
+        };
+        let tiling = weight.tiling();
+        let [_, across] = tiling.grid();
+        let blocks = weight.blocks().map(|block| {
+            let block = block?;
+            Ok::<_, Error>((block.row * across + block.col, block.bytes))
+        });
+        product(&tiling, blocks, x, batch, y)
     }
 }
 

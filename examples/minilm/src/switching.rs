@@ -7,16 +7,13 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
-use synchromesh::{
-    client::{self, Control},
-    proto::SwitchTaskRequest,
-};
-use tokio::{
-    runtime::Builder,
-    sync::oneshot::{self, Receiver, error::TryRecvError},
-};
+use synchromesh::{client::BlockingControl, proto::SwitchTaskRequest};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -70,43 +67,38 @@ impl Switching {
 
 /// The other process's side.
 pub(crate) fn churn(args: &Args, out: &mut impl Write) -> Result<(), Error> {
-    let runtime = Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(Error::io("the runtime cannot be started"))?;
-    let (ended, end) = oneshot::channel();
+    let mut control = BlockingControl::connect(&args.control)?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let end = ended.clone();
     thread::spawn(move || {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        let _ = ended.send(());
+        end.store(true, Ordering::Relaxed);
     });
-    let done = runtime.block_on(async {
-        let mut control = client::connect(&args.control).await.map_err(|cause| Error::Control {
-            path: args.control.display().to_string(),
-            cause: cause.to_string(),
-        })?;
-        switch_until(end, &mut control, &args.tasks).await
-    })?;
+    let done = switch_until(&ended, &mut control, &args.tasks)?;
     let line = serde_json::to_string(&done).unwrap_or_default();
     // If whoever started this is gone, nobody wants to know.
     let _ = writeln!(out, "{line}");
     Ok(())
 }
 
-async fn switch_until(
-    mut end: Receiver<()>,
-    control: &mut Control,
+fn switch_until(
+    ended: &AtomicBool,
+    control: &mut BlockingControl,
     tasks: &[String],
 ) -> Result<Done, Error> {
     let mut done = Done::default();
     let mut at = 0;
-    while end.try_recv() == Err(TryRecvError::Empty) {
+    while !ended.load(Ordering::Relaxed) {
         // Any task but the one before.
         at = (at + fastrand::usize(1..tasks.len())) % tasks.len();
         let request = SwitchTaskRequest { task: tasks[at].clone(), ..Default::default() };
-        let answer = control.switch_task(request).await.map_err(|status| Error::Refused {
+        let answer = control.call(async |client| client.switch_task(request).await);
+        let answer = answer.map_err(|status| Error::Refused {
             task: tasks[at].clone(),
             cause: status.message().to_owned(),
         })?;
         done.switches += 1;
-        done.read_bytes += answer.into_inner().read.unwrap_or_default().bytes;
+        done.read_bytes += answer.read.unwrap_or_default().bytes;
     }
     Ok(done)
 }

@@ -155,6 +155,7 @@ impl Watch<'_> {
         let got = embedding(&in_place, &config, &self.sentences[sentence])?;
         drop(lease);
         self.seen.inferences += 1;
+        self.seen.overtaken += u64::from(session.generation() != generation);
         self.seen.tasks.insert(task);
         self.seen.generations.insert(generation);
         match self.references.fault(task, sentence, &got) {
@@ -173,6 +174,8 @@ impl Watch<'_> {
 #[derive(Default)]
 struct Seen {
     inferences: u64,
+    /// Those during which the session was switched.
+    overtaken: u64,
     tasks: HashSet<TaskIndex>,
     generations: HashSet<Generation>,
 }
@@ -180,12 +183,13 @@ struct Seen {
 impl Seen {
     fn text(&self, bundle: &Bundle, done: Done, seconds: f64) -> String {
         format!(
-            "{} inferences in {seconds:.1} s, each as expected: {} of {} tasks, {} generations\n\
-             meanwhile {} switches, which read {:.1} MiB",
+            "{} inferences in {seconds:.1} s, each as expected: {} of {} tasks, {} generations; a \
+             switch overtook {}\nmeanwhile {} switches, which read {:.1} MiB",
             self.inferences,
             self.tasks.len(),
             bundle.task_indices().count(),
             self.generations.len(),
+            self.overtaken,
             done.switches,
             done.read_bytes as f64 / f64::from(1 << 20),
         )
