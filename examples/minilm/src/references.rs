@@ -7,9 +7,9 @@ use crate::{
 use synchromesh::{bundle::Bundle, units::TaskIndex};
 
 /// How far apart the same embedding may be when it is computed in two ways. It has length 1.
-pub(crate) const TOLERANCE: f32 = 2.5e-6;
+pub(crate) const TOLERANCE: f32 = 5e-6;
 /// The embeddings of two tasks must be this many times farther apart.
-const MARGIN: f32 = 20.0;
+const MARGIN: f32 = 10.0;
 
 /// The embeddings of some sentences under every task.
 pub(crate) struct References {
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn tasks_that_are_alike_are_refused() {
         let mut references = references([0.6, 0.0], [0.6, 0.0]);
-        for (other, alike) in [(0.6 + 10.0 * TOLERANCE, true), (0.7, false)] {
+        for (other, alike) in [(0.6 + 5.0 * TOLERANCE, true), (0.7, false)] {
             let reference = Reference { exact: vec![other, 0.0], plain: vec![other, 0.0] };
             references.by_task.truncate(1);
             references.by_task.push(vec![reference]);

@@ -102,7 +102,7 @@ fn references_text(references: &References, bundle: &Bundle, took: Duration) -> 
          the bundle's masks\n\
          tasks differ by {:.2} % of their blocks; their embeddings of a sentence are {nearest:.4} \
          to {farthest:.4} apart\n\
-         block-sparse and dense differ by at most {:.2e}; {TOLERANCE:.1e} is tolerated, {:.0} times less \
+         block-sparse and dense differ by at most {:.2e}; {TOLERANCE:.0e} is tolerated, {:.0} times less \
          than what tells the nearest tasks apart",
         SENTENCES.len(),
         bundle.task_indices().count(),
