@@ -283,7 +283,7 @@ impl Rig {
         let active = self.content.union(self.client.active().task).count_ones(..);
         assert_eq!(status.pool.pinned, active, "{status:?}");
         assert_eq!(self.faults.under_way(), 0);
-        assert_eq!(self.descriptors(), 2, "one to read blocks, one to show to clients");
+        assert_eq!(self.descriptors(), 1, "the one to read blocks");
     }
 
     /// Descriptors of this process for the bundle, which no other test has.
