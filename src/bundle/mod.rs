@@ -233,15 +233,25 @@ impl PrunedTensor {
         bundle: &'a Bundle,
         task: TaskIndex,
     ) -> impl Iterator<Item = Option<BlockIndex>> + 'a {
-        let own = self.own.iter().find(|(owner, _)| *owner == task).map(|(_, grid)| grid);
-        let set = bundle.task_blocks(task);
-        self.grid.iter().enumerate().map(move |(place, &shared)| {
-            let block = match own.map(|grid| grid[place]) {
-                Some(block) if block != ABSENT => block,
-                _ => shared,
-            };
-            (block != ABSENT && set.contains(block as usize)).then_some(BlockIndex(block))
-        })
+        let (own, set) = (self.own_of(task), bundle.task_blocks(task));
+        (0..self.grid.len()).map(move |place| self.pick(own, set, place))
+    }
+
+    /// The block that the task has at a place of the grid; `None` past the last place, too.
+    pub fn block_at(&self, bundle: &Bundle, task: TaskIndex, place: usize) -> Option<BlockIndex> {
+        let inside = place < self.grid.len();
+        inside.then(|| self.pick(self.own_of(task), bundle.task_blocks(task), place))?
+    }
+
+    fn own_of(&self, task: TaskIndex) -> Option<&[u32]> {
+        let own = self.own.iter().find(|(owner, _)| *owner == task);
+        own.map(|(_, grid)| grid.as_slice())
+    }
+
+    fn pick(&self, own: Option<&[u32]>, set: &FixedBitSet, place: usize) -> Option<BlockIndex> {
+        let own = own.map(|grid| grid[place]).filter(|&block| block != ABSENT);
+        let block = own.unwrap_or(self.grid[place]);
+        (block != ABSENT && set.contains(block as usize)).then_some(BlockIndex(block))
     }
 }
 

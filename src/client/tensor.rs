@@ -120,15 +120,32 @@ impl<'l> Sparse<'l> {
         })
     }
 
+    /// The task's block at this row and column of the grid; `None` if it has none there, so that the
+    /// weights are zero, and outside the grid.
+    pub fn block(&self, row: usize, col: usize) -> Result<Option<Block<'l>>, AttachError> {
+        let [rows, cols] = self.tiling().grid();
+        if row >= rows || col >= cols {
+            return Ok(None);
+        }
+        let (lease, place) = (self.lease, row * cols + col);
+        let block = self.tensor.block_at(lease.bundle(), lease.task(), place);
+        block.map(|block| Ok(Block { row, col, bytes: lease.block(block)? })).transpose()
+    }
+
     /// The tensor as the task has it, zeros included: rows x columns elements, row by row. This
     /// copies.
     pub fn to_dense(&self) -> Result<Vec<u8>, AttachError> {
-        let tiling = self.tiling();
-        let mut dense = vec![0; tiling.dense_len()];
-        for (place, block) in self.places() {
-            tiling.paste(self.lease.block(block)?, place, &mut dense);
-        }
+        let mut dense = vec![0; self.tiling().dense_len()];
+        self.paste(&mut dense)?;
         Ok(dense)
+    }
+
+    /// Copies the task's blocks into a dense tensor of zeros.
+    pub(super) fn paste(&self, dense: &mut [u8]) -> Result<(), AttachError> {
+        for (place, block) in self.places() {
+            self.tiling().paste(self.lease.block(block)?, place, dense);
+        }
+        Ok(())
     }
 
     /// The places of the grid where the task has a block, with that block.
