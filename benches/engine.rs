@@ -171,6 +171,7 @@ impl Rig {
             expected_generation: None,
             arrived: Duration::ZERO,
             deadline: None,
+            in_place: false,
         };
         let effects = self.engine.apply(Action::Command(Command::Switch(command, reply)));
         self.carry_out(effects);

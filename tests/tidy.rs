@@ -25,7 +25,6 @@ const LAYERS: [&[&str]; 9] = [
 const UNSAFE: [&str; 14] = [
     "src/attach/mod.rs",
     "src/attach/peer.rs",
-    "src/bundle/parse.rs",
     "src/client/attachment.rs",
     "src/client/c/args.rs",
     "src/client/c/attach.rs",
@@ -33,6 +32,7 @@ const UNSAFE: [&str; 14] = [
     "src/client/c/tensor.rs",
     "src/client/c/weights.rs",
     "src/device/cell.rs",
+    "src/device/index.rs",
     "src/device/life.rs",
     "src/device/pool.rs",
     "src/device/table.rs",

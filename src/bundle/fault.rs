@@ -6,7 +6,10 @@
 use super::{FORMAT, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_INDEX_BYTES, MAX_TASKS, ShapeError};
 use crate::units::BLOCK_ALIGN;
 use safetensors::SafeTensorError;
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 use thiserror::Error;
 
 /// Why bytes are not a bundle.
@@ -158,7 +161,7 @@ impl Fault {
 /// Why a bundle could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The file could not be opened or mapped.
+    /// The file could not be opened or read.
     #[error("cannot open bundle {}: {source}", path.display())]
     Io {
         /// The file.
@@ -174,4 +177,16 @@ pub enum OpenError {
         /// The reason.
         source: Fault,
     },
+}
+
+impl OpenError {
+    /// Says of an error which file it is about.
+    pub fn io(path: &Path) -> impl Fn(io::Error) -> Self {
+        |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// Says of a fault which file has it.
+    pub fn refused(path: &Path) -> impl Fn(Fault) -> Self {
+        |source| Self::Refused { path: path.to_owned(), source }
+    }
 }

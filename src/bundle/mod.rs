@@ -1,9 +1,10 @@
 //! The bundle: one file with a model's blocks, its tasks and all that is needed to serve them.
 //!
-//! Bytes become a [`Bundle`] only through [`Bundle::parse`], which checks every rule of
-//! `docs/format.md`; the rest of the program accepts nothing else. A bundle holds the index in
-//! memory of its own, so that a file that changes later can harm block reads (whose checksums
-//! tell) but not the index. This module reads no blocks: that is `storage`.
+//! Bytes become a [`Bundle`] only by way of an [`Outline`]: reading one checks the header, and
+//! [`Outline::validate`] the index, by every rule of `docs/format.md`. The rest of the program accepts
+//! nothing else. A bundle reads its index in memory of its own, or in a mapping that cannot change,
+//! so that a file that changes later can harm block reads (whose checksums tell) but not the index.
+//! This module reads no blocks: that is `storage`.
 
 mod checksum;
 mod fault;
@@ -11,6 +12,8 @@ mod geometry;
 mod header;
 mod meta;
 mod parse;
+mod table;
+mod validate;
 mod verify;
 mod writer;
 
@@ -19,7 +22,8 @@ pub use fault::{Fault, OpenError};
 pub use geometry::{BlockShape, ShapeError, Tiling};
 pub use header::{header, lay_out};
 pub use meta::{BundleId, InputDigest, LayoutMeta, Meta, Provenance, TaskMeta, TensorMeta};
-pub use parse::open;
+pub use parse::{Outline, open};
+pub use table::IndexBytes;
 pub use verify::{Damage, VerifyError};
 pub use writer::{BaseSpec, GridSpec, Tables, WriteError, Writer};
 
@@ -27,6 +31,8 @@ use crate::units::{BlockIndex, TaskIndex};
 use fixedbitset::FixedBitSet;
 use safetensors::Dtype;
 use std::ops::Range;
+use table::{Members, Table, TaskSet};
+use zerocopy::little_endian as le;
 
 /// The format version that this program writes, and the only one that it reads.
 pub const FORMAT: u32 = 1;
@@ -55,8 +61,8 @@ const _: () = assert!(
 #[derive(Debug)]
 pub struct Bundle {
     meta: Meta,
-    checksums: Vec<u64>,
-    tasks: Vec<FixedBitSet>,
+    checksums: Table<le::U64>,
+    tasks: Vec<TaskSet>,
     tensors: Vec<PrunedTensor>,
     base: Base,
     blocks_offset: u64,
@@ -67,9 +73,9 @@ pub struct Bundle {
 pub struct PrunedTensor {
     name: String,
     tiling: Tiling,
-    grid: Vec<u32>,
+    grid: Table<le::U32>,
     /// By task: the grid that overrides `grid` where it is not [`ABSENT`].
-    own: Vec<(TaskIndex, Vec<u32>)>,
+    own: Vec<(TaskIndex, Table<le::U32>)>,
 }
 
 /// The tensors that every task needs as they are, contiguous in the file.
@@ -152,9 +158,9 @@ impl Bundle {
         &self.meta.tasks[task.index()]
     }
 
-    /// The set of a task's blocks.
+    /// The set of a task's blocks. It is made when it is first asked for, and takes a bit a block.
     pub fn task_blocks(&self, task: TaskIndex) -> &FixedBitSet {
-        &self.tasks[task.index()]
+        self.tasks[task.index()].as_set(self.len())
     }
 
     /// Where a block lies in the file.
@@ -164,7 +170,7 @@ impl Bundle {
 
     /// The checksum that a block must have.
     pub fn expected_checksum(&self, block: BlockIndex) -> u64 {
-        self.checksums[block.index()]
+        self.checksums[block.index()].get()
     }
 
     /// Whether these bytes are the block's.
@@ -222,7 +228,9 @@ impl PrunedTensor {
     /// All blocks of the tensor, by place: at each the shared one first.
     pub fn all_blocks(&self) -> impl Iterator<Item = BlockIndex> + '_ {
         let own = |place: usize| self.own.iter().map(move |(_, grid)| grid[place]);
-        let at = move |(place, &shared): (usize, &u32)| std::iter::once(shared).chain(own(place));
+        let at = move |(place, shared): (usize, &le::U32)| {
+            std::iter::once(*shared).chain(own(place)).map(|block| block.get())
+        };
         let blocks = self.grid.iter().enumerate().flat_map(at);
         blocks.filter(|&block| block != ABSENT).map(BlockIndex)
     }
@@ -233,26 +241,29 @@ impl PrunedTensor {
         bundle: &'a Bundle,
         task: TaskIndex,
     ) -> impl Iterator<Item = Option<BlockIndex>> + 'a {
-        let (own, set) = (self.own_of(task), bundle.task_blocks(task));
-        (0..self.grid.len()).map(move |place| self.pick(own, set, place))
+        let (own, members) = (self.own_of(task), bundle.tasks[task.index()].members());
+        let grid = self.grid.iter().enumerate();
+        grid.map(move |(place, &shared)| pick(shared, own.map(|grid| grid[place]), members))
     }
 
     /// The block that the task has at a place of the grid; `None` past the last place, too.
     pub fn block_at(&self, bundle: &Bundle, task: TaskIndex, place: usize) -> Option<BlockIndex> {
-        let inside = place < self.grid.len();
-        inside.then(|| self.pick(self.own_of(task), bundle.task_blocks(task), place))?
+        let shared = *self.grid.get(place)?;
+        let own = self.own_of(task).map(|grid| grid[place]);
+        pick(shared, own, bundle.tasks[task.index()].members())
     }
 
-    fn own_of(&self, task: TaskIndex) -> Option<&[u32]> {
+    fn own_of(&self, task: TaskIndex) -> Option<&[le::U32]> {
         let own = self.own.iter().find(|(owner, _)| *owner == task);
-        own.map(|(_, grid)| grid.as_slice())
+        own.map(|(_, grid)| &**grid)
     }
+}
 
-    fn pick(&self, own: Option<&[u32]>, set: &FixedBitSet, place: usize) -> Option<BlockIndex> {
-        let own = own.map(|grid| grid[place]).filter(|&block| block != ABSENT);
-        let block = own.unwrap_or(self.grid[place]);
-        (block != ABSENT && set.contains(block as usize)).then_some(BlockIndex(block))
-    }
+/// Of the shared block at a place and a task's own, the one that the task has there.
+fn pick(shared: le::U32, own: Option<le::U32>, members: Members<'_>) -> Option<BlockIndex> {
+    let own = own.map(le::U32::get).filter(|&block| block != ABSENT);
+    let block = own.unwrap_or(shared.get());
+    (block != ABSENT && members.contain(block)).then_some(BlockIndex(block))
 }
 
 /// Whether a name may stand for a model, a task or a session: 1 to 64 letters, digits, `.`, `_`

@@ -21,7 +21,10 @@
 use super::tensor::{Base, Sparse, Tensor};
 use crate::{
     bundle::{BaseTensor, Bundle, OpenError, PrunedTensor},
-    device::{ActiveTask, Cell, MemoryError, PoolView, SessionEntry, TableError, TableView, lease},
+    device::{
+        ActiveTask, Cell, MemoryError, PoolView, SessionEntry, SharedIndex, TableError, TableView,
+        lease,
+    },
     units::{BlockIndex, Generation, TaskIndex},
     wire::{Hello, Welcome, WireError},
 };
@@ -35,7 +38,6 @@ use rustix::{
     time::Timespec,
 };
 use std::{
-    fs::File,
     mem::ManuallyDrop,
     ops::Deref,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -167,7 +169,7 @@ impl Attachment {
         let [pool, table, bundle, cell, doorbell] = descriptors;
         let table = TableView::open(table)?;
         let pool = PoolView::open(pool, table.layout())?;
-        let bundle = Bundle::from_file(&File::from(bundle), "handed out by the daemon".as_ref())?;
+        let bundle = SharedIndex::open::<AttachError>(bundle)?;
         if !belong_together(&table, &bundle) {
             return Err(AttachError::OtherBundle);
         }

@@ -8,6 +8,6 @@ mod export;
 mod tensor;
 
 pub use attachment::{AttachError, Attachment, Lease};
-pub use control::{Control, channel, connect};
+pub use control::{BlockingControl, ConnectError, Control, channel, connect};
 pub use export::{ExportError, export};
 pub use tensor::{Base, Block, Element, Sparse, Tensor};

@@ -138,22 +138,14 @@ impl SharedMemory {
         let (fd, map) = match reserved {
             Some(allocated) => allocated,
             None => {
-                // The kernel would try, and kill other processes on the way.
-                let available = available_memory();
-                if bytes > available {
-                    return Err(MemoryError::Exceeds { what, bytes, available });
-                }
+                check_available(what, bytes)?;
                 allocate(what, bytes, page_size() as u64, MemfdFlags::empty()).map_err(fail)?
             }
         };
         if lock {
             map.lock().map_err(|source| MemoryError::Lock { what, bytes, source })?;
         }
-        let mut seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        if sharing == Sharing::ReadOnly {
-            seals |= SealFlags::FUTURE_WRITE;
-        }
-        fcntl_add_seals(&fd, seals).map_err(|e| fail(e.into()))?;
+        seal(&fd, sharing).map_err(|e| fail(e.into()))?;
         let huge_bytes = if is_large { huge_bytes(map.as_ptr().addr()) } else { 0 };
         Ok(Self { map, fd, locked: lock, huge_bytes })
     }
@@ -168,17 +160,7 @@ impl SharedMemory {
         sharing: Sharing,
     ) -> Result<Self, MemoryError> {
         let fail = |source: io::Error| MemoryError::Map { what, source };
-        let len = fstat(&fd).map_err(|e| fail(e.into()))?.st_size.cast_unsigned();
-        if len < needed || len == 0 {
-            return Err(MemoryError::TooSmall { what, len, needed });
-        }
-        let mut seals = SealFlags::SHRINK;
-        if sharing == Sharing::ReadOnly {
-            seals |= SealFlags::FUTURE_WRITE;
-        }
-        if !fcntl_get_seals(&fd).is_ok_and(|found| found.contains(seals)) {
-            return Err(MemoryError::NotSealed(what));
-        }
+        let len = check_sealed(what, &fd, needed, sharing)?;
         let size = usize::try_from(len).map_err(|e| fail(io::Error::other(e)))?;
         let mut options = MmapOptions::new();
         options.len(size);
@@ -214,6 +196,45 @@ impl SharedMemory {
     }
 }
 
+/// Refuses more than the machine has: the kernel would try, and kill other processes on the way.
+pub(super) fn check_available(what: &'static str, bytes: u64) -> Result<(), MemoryError> {
+    match available_memory() {
+        available if bytes > available => Err(MemoryError::Exceeds { what, bytes, available }),
+        _ => Ok(()),
+    }
+}
+
+/// Seals a memfd for good. A mapping for writing that is there already stays one.
+pub(super) fn seal(fd: &OwnedFd, sharing: Sharing) -> Result<(), Errno> {
+    let mut seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    if sharing == Sharing::ReadOnly {
+        seals |= SealFlags::FUTURE_WRITE;
+    }
+    fcntl_add_seals(fd, seals)
+}
+
+/// Checks the size and the seals of a descriptor from elsewhere, and gives the size.
+pub(super) fn check_sealed(
+    what: &'static str,
+    fd: &OwnedFd,
+    needed: u64,
+    sharing: Sharing,
+) -> Result<u64, MemoryError> {
+    let stat = fstat(fd).map_err(|e| MemoryError::Map { what, source: e.into() })?;
+    let len = stat.st_size.cast_unsigned();
+    if len < needed || len == 0 {
+        return Err(MemoryError::TooSmall { what, len, needed });
+    }
+    let mut seals = SealFlags::SHRINK;
+    if sharing == Sharing::ReadOnly {
+        seals |= SealFlags::FUTURE_WRITE;
+    }
+    if !fcntl_get_seals(fd).is_ok_and(|found| found.contains(seals)) {
+        return Err(MemoryError::NotSealed(what));
+    }
+    Ok(len)
+}
+
 /// A memfd of whole pages, all of them there, and its mapping.
 fn allocate(
     what: &str,
@@ -223,7 +244,7 @@ fn allocate(
 ) -> io::Result<(OwnedFd, MmapRaw)> {
     let len = bytes.max(1).checked_next_multiple_of(page_bytes).ok_or(Errno::NOMEM)?;
     let size = usize::try_from(len).map_err(io::Error::other)?;
-    let fd = create(what, flags)?;
+    let fd = memfd(what, flags)?;
     ftruncate(&fd, len)?;
     let map = MmapOptions::new().len(size).map_raw(&fd)?;
     if len >= WORTH_HUGE_PAGES {
@@ -241,7 +262,7 @@ fn allocate(
 }
 
 /// A memfd that can be sealed, and never executed where the kernel (6.3 and later) knows that.
-fn create(what: &str, flags: MemfdFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn memfd(what: &str, flags: MemfdFlags) -> Result<OwnedFd, Errno> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags;
     match memfd_create(what, flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => memfd_create(what, flags),

@@ -1,11 +1,12 @@
 //! Memory that the daemon owns and clients see: the pool of weights, the table that says what is
-//! where, and each client's cell.
+//! where, the bundle's index, and each client's cell.
 //!
 //! Everything here is host memory in sealed memfds; on boards with unified memory that *is* the
 //! device's memory. Which block lies where is `residency`'s business, and handing descriptors to
 //! clients is `attach`'s.
 
 mod cell;
+mod index;
 pub mod lease;
 mod life;
 mod memory;
@@ -14,6 +15,7 @@ mod pool;
 mod table;
 
 pub use cell::{Cell, Doorbell};
+pub use index::SharedIndex;
 pub use lease::{Active, ActiveTask};
 pub use memory::{MemoryError, SharedMemory, Sharing};
 pub use pages::MemInfo;

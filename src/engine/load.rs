@@ -4,7 +4,7 @@
 use super::model::Model;
 use crate::{
     bundle::{self, Bundle, OpenError, Subject, checksum},
-    device::{MemoryError, Pool, PoolLayout, TableWriter},
+    device::{MemoryError, Pool, PoolLayout, SharedIndex, TableWriter},
     residency::Residency,
     storage::{BlockFile, ReadError},
     units::{BLOCK_ALIGN, align_up},
@@ -46,7 +46,7 @@ pub enum LoadError {
     /// Another file took the bundle's place in between.
     #[error("{} was replaced while it was opened: try again", .0.display())]
     Replaced(PathBuf),
-    /// There is no memory for the pool.
+    /// There is no memory for the pool or the index.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The base tensors cannot be read.
@@ -87,10 +87,11 @@ impl Model {
     pub fn load(spec: &ModelSpec) -> Result<Self, LoadError> {
         let path = &spec.bundle;
         let failed = |source| LoadError::File { path: path.clone(), source };
-        let shown = bundle::open(path)?;
-        let bundle = Arc::new(Bundle::from_file(&shown, path)?);
+        let opened = bundle::open(path)?;
+        let (index, bundle) = SharedIndex::create::<LoadError>(&opened, path)?;
+        let bundle = Arc::new(bundle);
         let file = BlockFile::open(path).map_err(failed)?;
-        if !same_file(&shown, file.file()).map_err(failed)? {
+        if !same_file(&opened, file.file()).map_err(failed)? {
             return Err(LoadError::Replaced(path.clone()));
         }
         if !file.direct() {
@@ -105,7 +106,7 @@ impl Model {
         })?;
         let table = TableWriter::create(bundle.id(), bundle.len() as u32, layout)?;
         let residency = Residency::new(bundle, table, windows);
-        Ok(Self::new(Arc::new(file), shown, pool, residency))
+        Ok(Self::new(Arc::new(file), index, pool, residency))
     }
 }
 

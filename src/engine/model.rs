@@ -17,13 +17,12 @@ use super::{
 use crate::{
     bundle::Bundle,
     config::{PrefetchConfig, StorageConfig},
-    device::{MAX_SESSIONS, Pool, SessionEntry},
+    device::{MAX_SESSIONS, Pool, SessionEntry, SharedIndex},
     residency::Residency,
     storage::{self, BlockFile, Resources},
     units::{BlockIndex, TaskIndex},
 };
 use std::{
-    fs::File,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Duration,
@@ -34,9 +33,8 @@ const SESSION_NAME: &str = "a session's name";
 /// A loaded model. One model's pool is no other's: none can starve another.
 pub struct Model {
     pub(super) file: Arc<BlockFile>,
-    /// The same file opened for clients. They share what they are given, flags included, so it is
-    /// not the one that blocks are read from.
-    shown: File,
+    /// The bundle's index, for clients.
+    index: SharedIndex,
     pub(super) pool: Pool,
     pub(super) residency: Residency,
     pub(super) reads: Reads,
@@ -82,7 +80,12 @@ impl Context<'_> {
 
 impl Model {
     /// A model with an empty pool and its default session.
-    pub(super) fn new(file: Arc<BlockFile>, shown: File, pool: Pool, residency: Residency) -> Self {
+    pub(super) fn new(
+        file: Arc<BlockFile>,
+        index: SharedIndex,
+        pool: Pool,
+        residency: Residency,
+    ) -> Self {
         let mut sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| None).collect();
         let shelf = Shelf::new(residency.bundle());
         let outlook = Outlook::new(shelf.fresh());
@@ -91,7 +94,7 @@ impl Model {
         let request_bytes = residency.bundle().meta().layout.request_bytes;
         Self {
             file,
-            shown,
+            index,
             pool,
             residency,
             reads: Reads::default(),
@@ -231,7 +234,7 @@ impl Model {
         };
         let pool = duplicate(&self.pool)?;
         let table = duplicate(self.residency.table())?;
-        let index = duplicate(&self.shown)?;
+        let index = duplicate(&self.index)?;
         let Some(session) = self.session(entry) else { return Err(EngineError::Stopped) };
         let (cell, doorbell) = session.join(member, peer, limit)?;
         match duplicate(cell) {

@@ -54,9 +54,27 @@ impl Daemon {
         daemon
     }
 
+    /// The same as [`start`](Self::start), run by another command.
+    pub(crate) fn start_through(command: &[&str], bundle: &Path, pool_bytes: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let models =
+            format!("models: [{{bundle: {}, pool_bytes: {pool_bytes}}}]\n", bundle.display());
+        write_config(folder.path(), &models);
+        let mut command = command.iter();
+        let mut runner = Command::new(command.next().expect("a command"));
+        runner.args(command).arg(program().get_program());
+        let mut daemon = Self::spawn_by(runner, folder);
+        assert!(daemon.wait_for("ready"), "the daemon is ready: {:?}", daemon.log());
+        daemon
+    }
+
     /// Starts a daemon in a folder that has a configuration.
     pub(crate) fn spawn(folder: TempDir) -> Self {
-        let mut child = program()
+        Self::spawn_by(program(), folder)
+    }
+
+    fn spawn_by(mut program: Command, folder: TempDir) -> Self {
+        let mut child = program
             .args(["serve", "--config"])
             .arg(folder.path().join("synchromesh.yaml"))
             .stderr(Stdio::piped())
@@ -122,6 +140,17 @@ impl Daemon {
     /// Stops it, and starts another in the same folder.
     pub(crate) fn restart(mut self) -> Self {
         assert_eq!(self.stop(), Some(0), "{:?}", self.log());
+        self.again()
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child");
+    }
+
+    /// Starts another in the same folder, when this one has ended.
+    pub(crate) fn again(mut self) -> Self {
         let nothing = tempfile::tempdir().expect("a temporary folder");
         let mut next = Self::spawn(std::mem::replace(&mut self.folder, nothing));
         assert!(next.wait_for("ready"), "{:?}", next.log());

@@ -13,7 +13,7 @@ pub(crate) mod seqpacket;
 
 use fixedbitset::FixedBitSet;
 use safetensors::Dtype;
-use std::{collections::HashSet, io::Write as _, path::Path, sync::Arc};
+use std::{collections::HashSet, io::Write as _, ops::Range, path::Path, sync::Arc};
 use synchromesh::{
     bundle::{
         ABSENT, BaseSpec, BlockShape, Bundle, BundleId, FORMAT, GridSpec, InputDigest, LayoutMeta,
@@ -135,6 +135,32 @@ impl Fixture {
                 Base { name: "norm.weight", dtype: Dtype::F32, shape: vec![100] },
                 Base { name: "embed.weight", dtype: Dtype::F32, shape: vec![40, 32] },
             ],
+        }
+    }
+
+    /// So many blocks of 4096 bytes, of which all of eight tasks share twelve twentieths, and each
+    /// has a twentieth of its own; and one base tensor of as many bytes as a twentieth.
+    pub(crate) fn wide(blocks: u32) -> Self {
+        let of_part = |parts: Range<u32>| parts.start * blocks / 20..parts.end * blocks / 20;
+        let task = |(own, name): (u32, &'static str)| Task {
+            name,
+            blocks: of_part(0..12).chain(of_part(12 + own..13 + own)).collect(),
+        };
+        let names = ["city", "fog", "highway", "night", "parking", "rain", "rural", "tunnel"];
+        let shape = [32, 32 * blocks as usize];
+        Self {
+            model: "wide",
+            seed: 1,
+            block: BlockShape::new(32, 32, Dtype::F32).unwrap(),
+            blocks,
+            tensors: vec![Pruned { name: "weight", shape, grid: (0..blocks).collect() }],
+            tasks: (0..).zip(names).map(task).collect(),
+            own: Vec::new(),
+            base: vec![Base {
+                name: "embed.weight",
+                dtype: Dtype::F32,
+                shape: vec![blocks as usize / 20, 1024],
+            }],
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     cli::{call, failure::Failure, interrupt::Interrupt},
-    client::Control,
+    client::{self, Control},
     proto::{self, SwitchOutcome},
     trace::Step,
 };
@@ -59,7 +59,7 @@ impl Live {
     pub(super) fn connect(control: &Path, args: &LiveArgs) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(Failure::failed)?;
-        let client = runtime.block_on(call::connect(control))?;
+        let client = runtime.block_on(client::connect(control)).map_err(Failure::failed)?;
         Ok(Self { runtime, client, control: control.to_owned(), args: args.clone() })
     }
 
