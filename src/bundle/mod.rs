@@ -242,24 +242,23 @@ impl PrunedTensor {
         task: TaskIndex,
     ) -> impl Iterator<Item = Option<BlockIndex>> + 'a {
         let (own, members) = (self.own_of(task), bundle.tasks[task.index()].members());
-        let grid = self.grid.iter().enumerate();
-        grid.map(move |(place, &shared)| pick(shared, own.map(|grid| grid[place]), members))
+        let places = self.grid.iter().enumerate();
+        places.map(move |(place, shared)| pick(*shared, own.map(|grid| grid[place]), members))
     }
 
     /// The block that the task has at a place of the grid; `None` past the last place, too.
     pub fn block_at(&self, bundle: &Bundle, task: TaskIndex, place: usize) -> Option<BlockIndex> {
-        let shared = *self.grid.get(place)?;
+        let shared = self.grid.get(place)?;
         let own = self.own_of(task).map(|grid| grid[place]);
-        pick(shared, own, bundle.tasks[task.index()].members())
+        pick(*shared, own, bundle.tasks[task.index()].members())
     }
 
     fn own_of(&self, task: TaskIndex) -> Option<&[le::U32]> {
-        let own = self.own.iter().find(|(owner, _)| *owner == task);
-        own.map(|(_, grid)| &**grid)
+        self.own.iter().find(|(owner, _)| *owner == task).map(|(_, grid)| &**grid)
     }
 }
 
-/// Of the shared block at a place and a task's own, the one that the task has there.
+/// Of the blocks at a place, the one that a task has.
 fn pick(shared: le::U32, own: Option<le::U32>, members: Members<'_>) -> Option<BlockIndex> {
     let own = own.map(le::U32::get).filter(|&block| block != ABSENT);
     let block = own.unwrap_or(shared.get());

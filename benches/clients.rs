@@ -1,0 +1,261 @@
+//! What clients wait for: taking a lease, and learning of a new generation. And that they never
+//! read what they should not: millions of leased reads under switching, each block compared with
+//! its checksum.
+//!
+//! Prints one JSON object. `--reads N` sets the number of leased reads (ten million).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what is not expected must stop it")]
+#![allow(clippy::print_stdout, reason = "the figures")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use common::{
+    Fixture,
+    calls::{runtime, switch},
+    daemon::Daemon,
+};
+use serde_json::{Value, json};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use synchromesh::{
+    attach::Attach,
+    bundle::Bundle,
+    client::{Attachment, BlockingControl},
+    config::{LimitsConfig, Peers, PrefetchConfig, StorageConfig},
+    engine::{
+        Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
+        SwitchCommand, Target, run,
+    },
+    units::{BlockIndex, Generation, TaskIndex},
+};
+
+/// 80 MiB, of which a task has 52.
+const BLOCKS: u32 = 20_000;
+const TASKS: [&str; 8] = ["city", "fog", "highway", "night", "parking", "rain", "rural", "tunnel"];
+const HANG: Duration = Duration::from_secs(60);
+
+fn main() {
+    let reads = argument("--reads").unwrap_or(10_000_000);
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("wide.mesh");
+    let bundle = Fixture::wide(BLOCKS).write(&path);
+    let leases = leases(&path);
+    let notices = notices(&path);
+    let torn = torn_reads(&path, &bundle, reads);
+    let all = json!({ "lease": leases, "notice": notices, "torn_reads": torn });
+    println!("{}", serde_json::to_string_pretty(&all).unwrap());
+}
+
+fn argument(name: &str) -> Option<u64> {
+    let mut arguments = env::args().skip_while(|argument| argument != name);
+    arguments.nth(1).map(|value| value.parse().expect("a number"))
+}
+
+fn whole() -> u64 {
+    u64::from(BLOCKS) * 4096
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    quantile(&mut values, 0.5)
+}
+
+fn quantile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * share) as usize]
+}
+
+/// Nanoseconds to take a lease and let it go, in rounds of a thousand.
+fn leases(bundle: &Path) -> Value {
+    const ROUND: u32 = 1000;
+    let daemon = Daemon::start(bundle, whole());
+    runtime().block_on(async { daemon.connect().await.switch_task(switch("city")).await.unwrap() });
+    let mut attached = Attachment::connect(&daemon.attach(), "", "").unwrap();
+    let mut rounds: Vec<_> = (0..2000)
+        .map(|_| {
+            let begun = Instant::now();
+            for _ in 0..ROUND {
+                std::hint::black_box(attached.lease().unwrap().generation());
+            }
+            begun.elapsed().as_nanos() as f64 / f64::from(ROUND)
+        })
+        .collect();
+    let p99 = quantile(&mut rounds, 0.99);
+    json!({ "p50_ns": median(rounds), "p99_of_rounds_ns": p99 })
+}
+
+/// The daemon's engine and data plane in a thread of this process, so that it has one clock.
+struct Local {
+    engine: Handle,
+    clock: Arc<Monotonic>,
+    attach: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Local {
+    fn start(bundle: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let attach = folder.path().join("attach.sock");
+        let spec = ModelSpec { bundle: bundle.into(), pool_bytes: whole(), lock_memory: false };
+        let clock = Arc::new(Monotonic::start());
+        let (ready, started) = mpsc::channel();
+        let (path, time) = (attach.clone(), clock.clone());
+        thread::spawn(move || runtime().block_on(serve(spec, path, time, ready)));
+        let engine = started.recv().unwrap();
+        Self { engine, clock, attach, _folder: folder }
+    }
+}
+
+async fn serve(spec: ModelSpec, path: PathBuf, clock: Arc<Monotonic>, ready: mpsc::Sender<Handle>) {
+    let config = StorageConfig::default();
+    let models = vec![Model::load(&spec).unwrap()];
+    let (engine, threads) = Runtime::start(&config, &models).unwrap();
+    let limits = Limits {
+        reads_in_flight: config.reads_in_flight,
+        read_bytes: config.read_bytes,
+        stall: config.stall,
+        switch_timeout: HANG,
+        clients_per_session: 4,
+        lease_patience: HANG,
+        prefetch: PrefetchConfig::OFF,
+    };
+    let connections = LimitsConfig {
+        switch_timeout: HANG,
+        drain_timeout: HANG,
+        lease_patience: HANG,
+        clients_per_session: 4,
+        attachments_per_process: 4,
+        connections: 4,
+    };
+    let attach = Attach::bind(&path, Peers::default(), &connections).unwrap();
+    tokio::spawn(attach.serve(engine.clone()));
+    let state = Engine::new(models, limits, clock.clone());
+    ready.send(engine).unwrap();
+    run(state, threads, clock).await;
+}
+
+/// Microseconds from the beginning of a publication until a client that waits for it runs.
+fn notices(bundle: &Path) -> Value {
+    let local = Local::start(bundle);
+    let attached = Attachment::connect(&local.attach, "", "").unwrap();
+    let (told, awake) = mpsc::channel();
+    let clock = local.clock.clone();
+    thread::spawn(move || {
+        let mut generation = Generation::NONE;
+        while let Ok(later) = attached.wait(generation, HANG) {
+            generation = later;
+            if told.send(clock.now()).is_err() {
+                return;
+            }
+        }
+    });
+    let runtime = runtime();
+    let mut waits = Vec::new();
+    for round in 0..3000 {
+        // Everybody sleeps before each switch.
+        thread::sleep(Duration::from_millis(1));
+        let command = SwitchCommand {
+            target: Target::default(),
+            task: TASKS[round % 2].into(),
+            request_id: None,
+            expected_generation: None,
+            arrived: local.clock.now(),
+            deadline: None,
+            in_place: false,
+        };
+        let arrived = command.arrived;
+        let answer = local.engine.ask(|reply| Command::Switch(command, reply));
+        let report = runtime.block_on(answer).unwrap();
+        let published = arrived + report.timing.total() - report.timing.publish;
+        let wait = awake.recv().unwrap().saturating_sub(published);
+        // The first switches read.
+        if round >= 2 {
+            waits.push(wait.as_nanos() as f64 / 1000.0);
+        }
+    }
+    let p99 = quantile(&mut waits, 0.99);
+    json!({ "p50_us": median(waits), "p99_us": p99 })
+}
+
+/// Leased reads while another thread switches at full speed, in a pool of 1.2 tasks.
+fn torn_reads(path: &Path, bundle: &Bundle, wanted: u64) -> Value {
+    let task_blocks = bundle.task(TaskIndex(0)).blocks;
+    let daemon = Daemon::start(path, task_blocks * 4096 * 6 / 5);
+    let control = daemon.control();
+    runtime().block_on(async { daemon.connect().await.switch_task(switch("city")).await.unwrap() });
+    let stop = Arc::new(AtomicBool::new(false));
+    let switching = thread::spawn({
+        let stop = stop.clone();
+        move || switch_until(&control, &stop)
+    });
+    let (reads, wrong) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let begun = Instant::now();
+    let readers: Vec<_> = (0..2)
+        .map(|seed| {
+            let (reads, wrong, attach) = (reads.clone(), wrong.clone(), daemon.attach());
+            thread::spawn(move || read_until(&attach, seed, wanted, &reads, &wrong))
+        })
+        .collect();
+    let generations: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+    let took = begun.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    let (switches, loaded) = switching.join().unwrap();
+    let wrong = wrong.load(Ordering::Relaxed);
+    assert_eq!(wrong, 0, "torn reads");
+    json!({
+        "reads": reads.load(Ordering::Relaxed),
+        "wrong": wrong,
+        "seconds": took.as_secs_f64(),
+        "switches": switches,
+        "of_them_with_reads": loaded,
+        "generations_seen": generations,
+    })
+}
+
+/// Gives the number of switches, and of those that read.
+fn switch_until(control: &Path, stop: &AtomicBool) -> (u64, u64) {
+    let mut control = BlockingControl::connect(control).unwrap();
+    let mut rng = fastrand::Rng::with_seed(7);
+    let (mut switches, mut loaded) = (0, 0);
+    while !stop.load(Ordering::Relaxed) {
+        let request = switch(rng.choice(TASKS).unwrap());
+        // While both readers lease other generations, there may be no room for a third.
+        if let Ok(answer) = control.call(async |client| client.switch_task(request).await) {
+            switches += 1;
+            loaded += u64::from(answer.read.unwrap().blocks > 0);
+        }
+    }
+    (switches, loaded)
+}
+
+/// Takes leases and compares one block in each. Gives the number of generations met.
+fn read_until(attach: &Path, seed: u64, wanted: u64, reads: &AtomicU64, wrong: &AtomicU64) -> u64 {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut attached = Attachment::connect(attach, "", "").unwrap();
+    let (mut last, mut generations) = (Generation::NONE, 0);
+    while reads.fetch_add(1, Ordering::Relaxed) < wanted {
+        let lease = attached.lease().unwrap();
+        let tensor = &lease.bundle().tensors()[0];
+        let (block, bytes) = loop {
+            let place = rng.usize(..BLOCKS as usize);
+            if let Some(block) = lease.sparse(tensor).block(0, place).unwrap() {
+                break (BlockIndex(place as u32), block.bytes);
+            }
+        };
+        if !lease.bundle().block_matches(block, bytes) {
+            wrong.fetch_add(1, Ordering::Relaxed);
+        }
+        generations += u64::from(lease.generation() != last);
+        last = lease.generation();
+    }
+    generations
+}
