@@ -22,10 +22,15 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// The files that may hold unsafe code.
-const UNSAFE: [&str; 9] = [
+const UNSAFE: [&str; 14] = [
     "src/attach/mod.rs",
     "src/attach/peer.rs",
     "src/client/attachment.rs",
+    "src/client/c/args.rs",
+    "src/client/c/attach.rs",
+    "src/client/c/lease.rs",
+    "src/client/c/tensor.rs",
+    "src/client/c/weights.rs",
     "src/device/cell.rs",
     "src/device/index.rs",
     "src/device/life.rs",

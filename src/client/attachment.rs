@@ -38,6 +38,8 @@ use rustix::{
     time::Timespec,
 };
 use std::{
+    mem::ManuallyDrop,
+    ops::Deref,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
@@ -99,6 +101,12 @@ pub enum AttachError {
          keep leases short (`limits.lease_patience_ms`)"
     )]
     Revoked(Generation),
+    /// The attachment holds a lease already.
+    #[error("the lease on generation {0} is still held: release it first")]
+    Held(Generation),
+    /// The attachment holds no lease.
+    #[error("no lease is held: take one first")]
+    NotHeld,
     /// Nothing was published in time.
     #[error("no later generation was published in time")]
     TimedOut,
@@ -117,6 +125,15 @@ pub struct Attachment {
     cell: Cell,
     doorbell: OwnedFd,
     bundle: Bundle,
+}
+
+/// An attachment that keeps its lease itself, for callers whose language cannot say that a lease
+/// borrows it.
+#[derive(Debug)]
+pub(super) struct Holder {
+    attachment: Attachment,
+    /// What the cell announces; `None` exactly if it announces nothing.
+    held: Option<ActiveTask>,
 }
 
 /// A pin on what the session served when the lease was taken. While it lives, none of its blocks
@@ -309,6 +326,45 @@ impl Lease<'_> {
         // asks for blocks of the task that was active in it.
         let bytes = unsafe { pool.slot(slot) };
         bytes.ok_or(AttachError::NoSlot(block))
+    }
+}
+
+impl Holder {
+    pub(super) fn new(attachment: Attachment) -> Self {
+        Self { attachment, held: None }
+    }
+
+    /// The attachment; a shared reference takes no lease.
+    pub(super) fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// Takes a lease, of the expected generation if one is, that lasts until it is released.
+    pub(super) fn hold(&mut self, expected: Option<Generation>) -> Result<Generation, AttachError> {
+        if let Some(held) = self.held {
+            return Err(AttachError::Held(held.generation));
+        }
+        let lease = match expected {
+            Some(generation) => self.attachment.lease_of(generation)?,
+            None => self.attachment.lease()?,
+        };
+        // The guard is left, but not what it guards.
+        let active = ManuallyDrop::new(lease).active;
+        self.held = Some(active);
+        Ok(active.generation)
+    }
+
+    /// Ends the lease. Nobody borrows it any more, as `self` is borrowed alone.
+    pub(super) fn release(&mut self) -> Result<(), AttachError> {
+        self.held.take().ok_or(AttachError::NotHeld)?;
+        lease::release(self.attachment.cell.epoch());
+        Ok(())
+    }
+
+    /// The lease. To drop what is given here does not end it.
+    pub(super) fn lease(&self) -> Result<impl Deref<Target = Lease<'_>>, AttachError> {
+        let active = self.held.ok_or(AttachError::NotHeld)?;
+        Ok(ManuallyDrop::new(Lease { attachment: &self.attachment, active }))
     }
 }
 

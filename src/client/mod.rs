@@ -1,6 +1,8 @@
 //! The client side: speaking to a daemon, and reading its memory in place.
 
 mod attachment;
+#[expect(unsafe_code, reason = "C gives pointers, and takes functions by their names")]
+pub mod c;
 mod control;
 mod export;
 mod tensor;

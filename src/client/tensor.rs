@@ -135,12 +135,17 @@ impl<'l> Sparse<'l> {
     /// The tensor as the task has it, zeros included: rows x columns elements, row by row. This
     /// copies.
     pub fn to_dense(&self) -> Result<Vec<u8>, AttachError> {
-        let tiling = self.tiling();
-        let mut dense = vec![0; tiling.dense_len()];
-        for (place, block) in self.places() {
-            tiling.paste(self.lease.block(block)?, place, &mut dense);
-        }
+        let mut dense = vec![0; self.tiling().dense_len()];
+        self.paste(&mut dense)?;
         Ok(dense)
+    }
+
+    /// Copies the task's blocks into a dense tensor of zeros.
+    pub(super) fn paste(&self, dense: &mut [u8]) -> Result<(), AttachError> {
+        for (place, block) in self.places() {
+            self.tiling().paste(self.lease.block(block)?, place, dense);
+        }
+        Ok(())
     }
 
     /// The places of the grid where the task has a block, with that block.
