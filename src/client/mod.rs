@@ -5,9 +5,11 @@ mod attachment;
 pub mod c;
 mod control;
 mod export;
+mod product;
 mod tensor;
 
 pub use attachment::{AttachError, Attachment, Lease};
 pub use control::{BlockingControl, ConnectError, Control, channel, connect};
 pub use export::{ExportError, export};
+pub use product::{ProductError, product};
 pub use tensor::{Base, Block, Element, Sparse, Tensor};
