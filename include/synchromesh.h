@@ -371,6 +371,25 @@ enum sm_status sm_to_dense(const struct sm_attachment *attachment,
                            void *out,
                            size_t bytes);
 
+// Computes y = x . W^T of a tensor W that is cut into blocks, in place, in 32-bit floats: what a
+// linear layer does. W is shape[0] (out) x shape[1] (in); `x` is batch x shape[1] and `y` batch x
+// shape[0] floats, row by row. All of `y` is written; it must not overlap `x`. One thread; several
+// may do so at a time.
+//
+// SM_STATUS_FAILED_PRECONDITION: no lease is held. SM_STATUS_INVALID_ARGUMENT: the tensor is of the
+// base, or there is none at this position, or `y` overlaps `x`. SM_STATUS_UNIMPLEMENTED: its elements
+// are not F32, F16 or BF16. SM_STATUS_DATA_LOSS: as for sm_block_at. If it fails, `y` holds nothing of
+// use.
+//
+// # Safety
+//
+// `attachment` is one or NULL, `x` has batch x shape[1] floats, `y` has room for batch x shape[0].
+enum sm_status sm_product(const struct sm_attachment *attachment,
+                          size_t tensor,
+                          const float *x,
+                          size_t batch,
+                          float *y);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

@@ -76,6 +76,7 @@ void without_an_attachment() {
              sm_block_at(nullptr, 0, 0, 0, &bytes),
              sm_blocks(nullptr, 0, nullptr, 0, &count),
              sm_to_dense(nullptr, 0, &number, sizeof number),
+             sm_product(nullptr, 0, &number, 1, &number),
          }) {
         REQUIRE(status == SM_STATUS_INVALID_ARGUMENT);
         REQUIRE(last_error_has("attachment is NULL"));
@@ -105,6 +106,7 @@ void without_a_lease(sm_attachment *attachment, const sm_tensor &sparse, const s
              sm_block_at(attachment, sparse.index, 0, 0, &bytes),
              sm_blocks(attachment, sparse.index, nullptr, 0, &size),
              sm_to_dense(attachment, sparse.index, floats.data(), sparse.bytes),
+             sm_product(attachment, sparse.index, floats.data(), 0, floats.data()),
          }) {
         REQUIRE(status == SM_STATUS_FAILED_PRECONDITION);
     }
@@ -133,6 +135,7 @@ void looking_up(const sm_attachment *attachment, const sm_tensor &sparse, const 
     const void *bytes = nullptr;
     std::size_t size = 0;
     std::vector<float> floats(sparse.bytes + sparse.shape[0] + sparse.shape[1]);
+    float *const y = floats.data() + sparse.shape[1];
     for (const sm_status status : {
              sm_base(attachment, sparse.index, &bytes, &size),
              sm_base(attachment, SIZE_MAX, &bytes, &size),
@@ -146,6 +149,11 @@ void looking_up(const sm_attachment *attachment, const sm_tensor &sparse, const 
              sm_blocks(attachment, sparse.index, nullptr, 0, nullptr),
              sm_to_dense(attachment, sparse.index, floats.data(), sparse.bytes - 1),
              sm_to_dense(attachment, sparse.index, nullptr, sparse.bytes),
+             sm_product(attachment, base.index, floats.data(), 1, y),
+             sm_product(attachment, sparse.index, nullptr, 1, y),
+             sm_product(attachment, sparse.index, floats.data(), 1, nullptr),
+             sm_product(attachment, sparse.index, floats.data(), 1, floats.data()),
+             sm_product(attachment, sparse.index, floats.data(), SIZE_MAX, y),
          }) {
         REQUIRE(status == SM_STATUS_INVALID_ARGUMENT);
     }

@@ -125,6 +125,7 @@ bool compute(synchromesh::Attachment &attachment, const sm_tensor &tensor) {
     const Expected expected = from_dense(tensor, lease, x);
     Comparison comparison;
     compare(expected, y, comparison);
+    compare(expected, lease.product(tensor, x), comparison);
     std::printf("generation %llu, task %s: checksum %.10g, largest difference %.3g%s\n",
                 static_cast<unsigned long long>(lease.generation), lease.task().c_str(),
                 checksum(y), comparison.largest, comparison.agrees ? "" : ": MISMATCH");

@@ -53,6 +53,14 @@ public:
         return bytes;
     }
 
+    // y = x . W^T.
+    std::vector<float> product(const sm_tensor &tensor, const std::vector<float> &x) const {
+        const std::size_t batch = x.size() / tensor.shape[1];
+        std::vector<float> y(batch * tensor.shape[0]);
+        check(sm_product(attachment_, tensor.index, x.data(), batch, y.data()));
+        return y;
+    }
+
     std::uint64_t generation = 0;
 
 private:

@@ -18,7 +18,10 @@
 //! An attachment starts no thread and takes no lock. It does not attach again by itself: who was
 //! told that the daemon is gone decides when to try.
 
-use super::tensor::{Base, Sparse, Tensor};
+use super::{
+    product::ProductError,
+    tensor::{Base, Sparse, Tensor},
+};
 use crate::{
     bundle::{BaseTensor, Bundle, OpenError, PrunedTensor},
     device::{
@@ -101,6 +104,9 @@ pub enum AttachError {
          keep leases short (`limits.lease_patience_ms`)"
     )]
     Revoked(Generation),
+    /// The product cannot be computed.
+    #[error(transparent)]
+    Product(#[from] ProductError),
     /// The attachment holds a lease already.
     #[error("the lease on generation {0} is still held: release it first")]
     Held(Generation),

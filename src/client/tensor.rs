@@ -3,7 +3,7 @@
 //!
 //! Nothing here copies weights, except [`Sparse::to_dense`], which says so.
 
-use super::{AttachError, Lease};
+use super::{AttachError, Lease, product};
 use crate::{
     bundle::{BaseTensor, PrunedTensor, Tiling},
     units::BlockIndex,
@@ -138,6 +138,13 @@ impl<'l> Sparse<'l> {
         let mut dense = vec![0; self.tiling().dense_len()];
         self.paste(&mut dense)?;
         Ok(dense)
+    }
+
+    /// Computes y = x · Wᵀ in place, as [`product`] has it: `x` is batch x columns, `y` batch x rows.
+    pub fn product(&self, x: &[f32], batch: usize, y: &mut [f32]) -> Result<(), AttachError> {
+        let (tiling, lease) = (self.tiling(), self.lease);
+        let blocks = self.places().map(|(place, block)| Ok((place, lease.block(block)?)));
+        product::<AttachError>(&tiling, blocks, x, batch, y)
     }
 
     /// Copies the task's blocks into a dense tensor of zeros.

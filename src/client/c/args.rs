@@ -75,6 +75,20 @@ pub(super) unsafe fn text_or_empty<'a>(
     unsafe { text(pointer, what) }
 }
 
+/// # Safety
+///
+/// It leads to `len` elements that nobody changes while the result lives, if it is not NULL.
+pub(super) unsafe fn elements<'a, T>(
+    pointer: *const T,
+    len: usize,
+    what: &str,
+) -> Result<&'a [T], Failure> {
+    check_many(pointer, len, what)?;
+    // SAFETY: it is neither NULL nor misaligned, and the size is possible (`check_many`); the rest
+    // is the caller's promise.
+    Ok(unsafe { slice::from_raw_parts(pointer, len) })
+}
+
 /// Room to write to, of which nothing is known; NULL if there is none.
 ///
 /// # Safety

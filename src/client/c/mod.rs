@@ -35,7 +35,7 @@ pub use attach::{
 pub use lease::{sm_lease, sm_lease_generation, sm_lease_of, sm_release, sm_task};
 pub use status::{Status, sm_last_error};
 pub use tensor::{Dtype, Kind, TensorInfo, sm_find_tensor, sm_tensor_at, sm_tensor_count};
-pub use weights::{PlacedBlock, sm_base, sm_block_at, sm_blocks, sm_to_dense};
+pub use weights::{PlacedBlock, sm_base, sm_block_at, sm_blocks, sm_product, sm_to_dense};
 
 use super::attachment::{Attachment, Holder};
 use crate::bundle::Bundle;

@@ -3,7 +3,7 @@
 
 use super::c_string;
 use crate::{
-    client::AttachError,
+    client::{AttachError, ProductError},
     wire::{Refusal, WireError},
 };
 use rustix::io::Errno;
@@ -87,7 +87,8 @@ fn status(error: &AttachError) -> Status {
         E::Revoked(_) => Status::Cancelled,
         E::Held(_) => Status::AlreadyExists,
         E::TimedOut => Status::DeadlineExceeded,
-        E::Wait(_) => Status::Internal,
+        E::Product(ProductError::Dtype(_)) => Status::Unimplemented,
+        E::Product(_) | E::Wait(_) => Status::Internal,
     }
 }
 

@@ -2,12 +2,15 @@
 
 use super::{
     Handle,
-    args::{Out, room, shared, zeros},
+    args::{Out, elements, room, shared, zeros},
     status::{Failure, Status, run},
     tensor::{Found, at},
 };
 use crate::client::{Base, Block, Lease, Sparse};
-use std::{ffi::c_void, mem::MaybeUninit};
+use std::{
+    ffi::{c_float, c_void},
+    mem::MaybeUninit,
+};
 
 /// A block of a tensor, in place.
 #[derive(Clone, Copy, Debug)]
@@ -183,4 +186,50 @@ pub unsafe extern "C" fn sm_to_dense(
         }
         Ok(())
     })
+}
+
+/// Computes y = x . W^T of a tensor W that is cut into blocks, in place, in 32-bit floats: what a
+/// linear layer does. W is shape[0] (out) x shape[1] (in); `x` is batch x shape[1] and `y` batch x
+/// shape[0] floats, row by row. All of `y` is written; it must not overlap `x`. One thread; several
+/// may do so at a time.
+///
+/// SM_STATUS_FAILED_PRECONDITION: no lease is held. SM_STATUS_INVALID_ARGUMENT: the tensor is of the
+/// base, or there is none at this position, or `y` overlaps `x`. SM_STATUS_UNIMPLEMENTED: its elements
+/// are not F32, F16 or BF16. SM_STATUS_DATA_LOSS: as for sm_block_at. If it fails, `y` holds nothing of
+/// use.
+///
+/// # Safety
+///
+/// `attachment` is one or NULL, `x` has batch x shape[1] floats, `y` has room for batch x shape[0].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sm_product(
+    attachment: *const Handle,
+    tensor: usize,
+    x: *const c_float,
+    batch: usize,
+    y: *mut c_float,
+) -> Status {
+    run(|| {
+        // SAFETY: it is an attachment that nobody changes meanwhile, as the caller promises.
+        let handle = unsafe { shared(attachment, "attachment") }?;
+        let lease = handle.holder.lease()?;
+        let sparse = sparse(&lease, tensor)?;
+        let [rows, cols] = sparse.tiling().shape();
+        let (inputs, outputs) = (batch.saturating_mul(cols), batch.saturating_mul(rows));
+        check_apart(x, inputs, y, outputs)?;
+        // SAFETY: there are as many floats, as the caller promises.
+        let x = unsafe { elements(x, inputs, "x") }?;
+        // SAFETY: there is room for as many, which is nobody else's, as the caller promises, and not
+        // `x` (`check_apart`).
+        let y = unsafe { zeros(y, outputs, "y") }?;
+        Ok(sparse.product(x, batch, y)?)
+    })
+}
+
+fn check_apart(x: *const f32, inputs: usize, y: *const f32, outputs: usize) -> Result<(), Failure> {
+    let end = |start: *const f32, len: usize| start.addr().saturating_add(len.saturating_mul(4));
+    if x.addr() < end(y, outputs) && y.addr() < end(x, inputs) {
+        return Err(Failure::argument("y overlaps x".into()));
+    }
+    Ok(())
 }
