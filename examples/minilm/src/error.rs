@@ -1,10 +1,9 @@
 //! All that can go wrong here: each error says where, and what to do.
 
-use crate::product::ProductError;
 use std::{io, path::Path};
 use synchromesh::{
     bundle::OpenError,
-    client::{AttachError, ConnectError},
+    client::{AttachError, ConnectError, ProductError},
 };
 use thiserror::Error;
 

@@ -1,9 +1,9 @@
 //! Weights that are computed with where they lie: operations for candle that borrow their weights
 //! instead of holding them. No weight is copied, dense or otherwise; only activations are made.
 
-use crate::{encoder::Weights, error::Error, model::Config, product::product};
+use crate::{encoder::Weights, error::Error, model::Config};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
-use synchromesh::client::{self, Lease};
+use synchromesh::client::{self, Lease, product};
 
 /// Where weights lie.
 pub(crate) trait Source {

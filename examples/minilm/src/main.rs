@@ -8,7 +8,6 @@ mod error;
 mod in_place;
 mod model;
 mod original;
-mod product;
 mod references;
 mod switching;
 mod verify;

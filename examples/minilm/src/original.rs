@@ -6,12 +6,12 @@ use crate::{
     error::Error,
     in_place::Source,
     model::{Config, Model},
-    product::product,
 };
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use synchromesh::{
     bundle::{Bundle, Tiling},
+    client::product,
     units::TaskIndex,
 };
 use zerocopy::IntoBytes as _;
