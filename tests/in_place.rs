@@ -12,15 +12,13 @@ mod sim;
 
 use sim::{
     client::Client,
-    rig::{Answer, Fate, Rig, now, open},
+    rig::{Fate, Rig, now, open},
     small::*,
 };
 use std::{ops::Range, time::Duration};
 use synchromesh::{
     device::Active,
-    engine::{
-        Action, Command, EngineError, Limits, Outcome, PrepareCommand, PrepareReport, SwitchCommand,
-    },
+    engine::{Action, Command, EngineError, Limits, Outcome, SwitchCommand},
     units::{BlockIndex, Generation, TaskIndex},
 };
 
@@ -55,12 +53,6 @@ fn city(generation: u64) -> (u64, Option<String>) {
     (generation, Some("city".into()))
 }
 
-fn prepare(rig: &mut Rig, task: &str) -> Answer<PrepareReport> {
-    let (model, task, arrived) = (String::new(), task.to_owned(), rig.now());
-    let command = PrepareCommand { model, task, hold: TIMEOUT, arrived, deadline: None };
-    rig.ask(|reply| Command::Prepare(command, reply))
-}
-
 #[test]
 fn with_room_for_one_task_it_gives_that_up_waits_for_readers_and_loads_the_next() {
     let (mut rig, mut client) = one_task_under_lease();
@@ -83,27 +75,19 @@ fn with_room_for_one_task_it_gives_that_up_waits_for_readers_and_loads_the_next(
 }
 
 #[test]
-fn with_no_reader_it_loads_at_once() {
-    let mut rig = rig(4, &APART[..3]);
-    rig.switched("", "city");
-    let answer = in_place(&mut rig, "", "highway");
-    assert_eq!((rig.reads.len(), serves(&mut rig)), (1, (2, None)));
-    rig.settle();
-    assert_eq!(now(answer).unwrap().generation, Generation(3));
-    assert_eq!(rig.engine.next_tick(), None);
-}
-
-#[test]
-fn what_both_have_stays_and_is_not_read_again() {
+fn with_no_reader_it_begins_at_once_and_reads_only_what_the_tasks_do_not_share() {
     let mut rig = rig(4, &[0..4, 2..6]);
     let client = attach(&mut rig, "");
     rig.switched("", "city");
     let answer = in_place(&mut rig, "", "highway");
+    assert_eq!((rig.reads.len(), serves(&mut rig)), (1, (2, None)));
     assert_eq!(resident(&client, 0..6), [2, 3]);
     rig.settle();
     let report = now(answer).unwrap();
-    assert_eq!((report.in_place, report.reused, report.read, report.evicted), (true, 2, 2, 2));
+    assert_eq!((report.in_place, report.generation), (true, Generation(3)));
+    assert_eq!((report.reused, report.read, report.evicted), (2, 2, 2));
     client.assert_task(&rig.contents[0], TaskIndex(1));
+    assert_eq!(rig.engine.next_tick(), None);
 }
 
 #[test]
@@ -375,7 +359,7 @@ fn a_session_that_is_closed_before_anything_was_evicted_leaves_nothing_behind() 
 fn what_is_prepared_gives_way_before_a_task_does() {
     let mut rig = rig(8, &APART);
     rig.switched("", "city");
-    let prepared = prepare(&mut rig, "highway");
+    let prepared = prepare(&mut rig, "highway", TIMEOUT);
     rig.pass(MS);
     assert!(now(prepared).is_ok());
     let answer = in_place(&mut rig, "", "parking");
@@ -390,13 +374,13 @@ fn what_is_prepared_gives_way_after_the_task_has_where_both_must() {
     let mut client = attach(&mut rig, "");
     rig.switched("", "city");
     client.lease();
-    let held = prepare(&mut rig, "highway");
+    let held = prepare(&mut rig, "highway", TIMEOUT);
     rig.pass(MS);
     assert!(now(held).is_ok());
     let answer = in_place(&mut rig, "", "tunnel");
     assert_eq!(serves(&mut rig), (2, None));
     assert_eq!(rig.status()[0].prefetch.prepared, 1, "it would not help yet");
-    assert!(now(prepare(&mut rig, "city")).is_ok(), "it is still there");
+    assert!(now(prepare(&mut rig, "city", TIMEOUT)).is_ok(), "it is still there");
     client.step();
     rig.wait(2 * MS);
     assert_eq!(rig.status()[0].prefetch.prepared, 0);
@@ -408,7 +392,7 @@ fn what_is_prepared_gives_way_after_the_task_has_where_both_must() {
 fn a_task_that_is_prepared_while_it_is_given_up_can_be_taken_back() {
     let (mut rig, client) = one_task_under_lease();
     let answer = in_place(&mut rig, "", "highway");
-    assert!(now(prepare(&mut rig, "city")).is_ok(), "it is still there");
+    assert!(now(prepare(&mut rig, "city", TIMEOUT)).is_ok(), "it is still there");
     rig.wait(TIMEOUT);
     assert_eq!(now(answer), Err(EngineError::DeadlineExceeded));
     assert_eq!(serves(&mut rig), city(3));

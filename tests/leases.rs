@@ -176,12 +176,12 @@ fn m3_the_state_tells_who_keeps_what_and_for_how_long() {
         superseded_for: PATIENCE / 2,
         revoked: false,
     };
-    assert_eq!(leases(&mut rig), [lease.clone()]);
+    assert_eq!(leases(&mut rig), vec![lease.clone()]);
     // Half of it is part of another session's task now.
     rig.switched("left", "tunnel");
     rig.wait(PATIENCE);
     let later = LeaseStatus { kept: 2, superseded_for: 3 * PATIENCE / 2, revoked: true, ..lease };
-    assert_eq!(leases(&mut rig), [later]);
+    assert_eq!(leases(&mut rig), vec![later]);
     client.step();
     assert!(leases(&mut rig).is_empty());
 }

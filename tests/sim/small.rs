@@ -8,7 +8,10 @@ use super::{
 use std::{ops::Range, rc::Rc, time::Duration};
 use synchromesh::{
     config::PrefetchConfig,
-    engine::{Action, Command, EngineError, Limits, SessionStatus, SwitchCommand, SwitchReport},
+    engine::{
+        Action, Command, EngineError, Limits, PrepareCommand, PrepareReport, SessionStatus,
+        SwitchCommand, SwitchReport,
+    },
     units::BlockIndex,
 };
 
@@ -49,6 +52,12 @@ pub(crate) fn switch(rig: &mut Rig, session: &str, task: &str) -> Answer<SwitchR
 
 pub(crate) fn in_place(rig: &mut Rig, session: &str, task: &str) -> Answer<SwitchReport> {
     rig.switch(SwitchCommand { in_place: true, ..rig.command(session, task) })
+}
+
+pub(crate) fn prepare(rig: &mut Rig, task: &str, hold: Duration) -> Answer<PrepareReport> {
+    let (model, task, arrived) = (String::new(), task.to_owned(), rig.now());
+    let command = PrepareCommand { model, task, hold, arrived, deadline: None };
+    rig.ask(|reply| Command::Prepare(command, reply))
 }
 
 /// The generation and the task of the default session.
