@@ -13,7 +13,7 @@ mod sim;
 use fastrand::Rng;
 use sim::{
     bundles::{BLOCK_BYTES, TASKS},
-    rig::{Answer, FAULTS, Fate, Rig, now, open, target},
+    rig::{FAULTS, Fate, Rig, now, open, target},
     small::*,
 };
 use std::{ops::Range, time::Duration};
@@ -21,7 +21,7 @@ use synchromesh::{
     config::PrefetchConfig,
     engine::{
         Command, EngineError, Hint, HintCommand, HintReport, Limits, Outcome, PrefetchStatus,
-        PrepareCommand, PrepareReport, SwitchReport,
+        SwitchReport,
     },
     storage::Priority,
     units::BlockIndex,
@@ -66,12 +66,6 @@ fn hint(rig: &mut Rig, hints: &[(&str, f64)]) -> HintReport {
 fn give(rig: &mut Rig, hints: Vec<Hint>) -> HintReport {
     let command = HintCommand { target: target(""), hints };
     now(rig.ask(|reply| Command::Hint(command, reply))).unwrap()
-}
-
-fn prepare(rig: &mut Rig, task: &str, hold: Duration) -> Answer<PrepareReport> {
-    let (model, task, arrived) = (String::new(), task.to_owned(), rig.now());
-    let command = PrepareCommand { model, task, hold, arrived, deadline: None };
-    rig.ask(|reply| Command::Prepare(command, reply))
 }
 
 /// Lets time pass until something is read ahead.

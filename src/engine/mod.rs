@@ -96,6 +96,8 @@ impl Engine {
         let now = self.clock.now();
         let is_command = matches!(action, Action::Command(_));
         self.each_model(now, Model::expire);
+        // Commands go by what is so now, not by what was when leases were looked at last.
+        self.each_model(now, |model, cx| model.settle_leases(cx));
         match action {
             Action::Command(command) => self.command(now, command),
             Action::ReadDone(completion) => self.read_done(now, completion),

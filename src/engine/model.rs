@@ -207,6 +207,8 @@ impl Model {
             let (name, clients) = (session.name.to_string(), session.clients());
             return Err(EngineError::SessionInUse { name, clients });
         }
+        // Nobody is left who would want the task back that it may have given up.
+        session.pending.iter_mut().for_each(|pending| pending.given_up = None);
         self.fail(entry, &EngineError::SessionClosed);
         self.withdraw();
         self.settle_leases(cx);
@@ -302,7 +304,14 @@ impl Model {
     }
 
     fn session_status(&self, now: Duration, session: &Session) -> SessionStatus {
-        session.status(now, self.bundle(), |task| self.residency.pinned_by(task))
+        session.status(now, self.bundle(), |task| self.kept_by_leases(task))
+    }
+
+    /// How many blocks stay in the pool for leases on old generations of this task alone.
+    fn kept_by_leases(&self, task: TaskIndex) -> usize {
+        let draining = self.open_sessions().flat_map(|session| &session.draining);
+        let leased = draining.filter(|draining| draining.old.task == task).count();
+        self.residency.pinned_by(task, leased)
     }
 
     fn prefetch_status(&self) -> PrefetchStatus {

@@ -147,11 +147,11 @@ impl Session {
         let age = self.draining.iter().map(|draining| now.saturating_sub(draining.since)).min()?;
         let look = now + (age / 32).clamp(LEASE_POLL, SLOW_LEASE_POLL);
         let waited_for = self.draining.iter().filter(|draining| !draining.revoked);
-        waited_for.map(|draining| draining.since + patience).chain([look]).min()
+        waited_for.map(|draining| draining.since.saturating_add(patience)).chain([look]).min()
     }
 
-    /// Who keeps old generations from going. `kept_by` tells how many blocks are
-    /// pinned for a task alone.
+    /// Who keeps old generations from going. `kept_by` tells how many blocks stay for leases on a
+    /// task alone.
     fn leases(
         &self,
         now: Duration,

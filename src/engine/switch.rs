@@ -360,12 +360,20 @@ impl Model {
     pub(super) fn retry_waiting(&mut self, cx: &mut Context<'_>) {
         // What begins takes or frees room, and so decides about others, whose turn may be over.
         let mut before = usize::MAX;
-        while self.waiting.len() < before {
-            before = self.waiting.len();
+        while self.waiting_stake() < before {
+            before = self.waiting_stake();
             for entry in std::mem::take(&mut self.waiting) {
                 self.start(cx, entry);
             }
         }
+    }
+
+    /// The sessions that wait and the tasks that they have meanwhile: fewer, whenever one of them
+    /// begins, fails, or gives up its task.
+    fn waiting_stake(&self) -> usize {
+        let session = |entry: &SessionEntry| self.sessions[entry.number() as usize].as_ref();
+        let waiting = self.waiting.iter().filter_map(session);
+        waiting.map(|session| 1 + usize::from(session.active.task.is_some())).sum()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {

@@ -124,9 +124,10 @@ impl Residency {
         self.missing.owners(block) & self.pinned != 0
     }
 
-    /// How many blocks are pinned for this task alone.
-    pub fn pinned_by(&self, task: TaskIndex) -> usize {
-        if self.pins[task.index()] != 1 {
+    /// How many blocks are pinned for this task alone, if it is pinned no more often than this.
+    pub fn pinned_by(&self, task: TaskIndex, times: usize) -> usize {
+        let pins = self.pins[task.index()] as usize;
+        if pins == 0 || pins > times {
             return 0;
         }
         let others = ones(self.pinned & !(1 << task.0)).map(|task| TaskIndex(task as u32));

@@ -4,11 +4,9 @@ use super::{
     client::Phase,
     rig::{Fared, Fate, now},
     sequence::Sequence,
-    world::{Call, Expect, PendingWorld},
+    world::{Call, Expect},
 };
-use std::time::Duration;
 use synchromesh::{
-    device::ActiveTask,
     engine::{
         Command, EngineError, ModelStatus, Outcome, SessionStatus, SwitchCommand, SwitchReport,
         Target,
@@ -18,14 +16,13 @@ use synchromesh::{
 };
 use tokio::sync::oneshot::error::TryRecvError;
 
-/// How often the engine must look at leases while one holds an old generation.
-const LEASE_POLL: Duration = Duration::from_millis(2);
-
 impl Sequence<'_> {
     /// Before the engine gets an action.
     pub(crate) fn begin(&mut self) {
         self.fared = Fared::default();
+        self.note_residents();
         self.world.expire(self.rig.now());
+        self.settle_leases();
         self.before = self.world.snapshot();
     }
 
@@ -33,13 +30,14 @@ impl Sequence<'_> {
     pub(crate) fn end(&mut self) {
         let asked = self.rig.asked.len();
         self.note_quarantine();
-        self.note_publications();
+        self.note_changes();
         self.settle_leases();
         self.take_answers();
         self.check_retries();
         self.check_status(asked);
         self.check_pending();
         self.check_tick();
+        self.check_bells();
         self.check_memory();
         self.rig.asked.clear();
     }
@@ -63,57 +61,6 @@ impl Sequence<'_> {
         for block in bad.iter().filter(|block| self.rig.asked.contains(&(*model, **block))) {
             let wanted = pending().any(|p| content.task_blocks(p.task)[block.index()]);
             assert!(wanted, "{block:?} is read again for nobody");
-        }
-    }
-
-    /// I2: a session's entry changes by a publication of its pending switch, and by nothing else.
-    fn note_publications(&mut self) {
-        let mut published = 0;
-        for place in self.world.places() {
-            let entry = self.world.session(place).entry;
-            let shown = self.observers[place.0].table.active(entry);
-            let old = self.world.session(place).active;
-            if shown == old {
-                continue;
-            }
-            assert_eq!(shown.generation, old.generation.next(), "a generation follows the last");
-            let pending = self.world.session(place).pending.as_ref().expect("a switch to publish");
-            assert_eq!(shown.task, Some(pending.task), "the task of the switch");
-            self.note_publication(place, old.task());
-            let session = self.world.session(place);
-            session.active = shown;
-            self.world.resolve(place, Expect::Published(shown.generation));
-            published += 1;
-        }
-        self.seen.count_if(published > 1, "several sessions switched");
-    }
-
-    fn note_publication(&mut self, place: (usize, u32), old: Option<ActiveTask>) {
-        if let Some(old) = old.filter(|old| self.leased(place, old)) {
-            self.world.session(place).draining.push(old);
-            self.seen.count("draining");
-        }
-        let pending = self.world.session(place).pending.as_ref();
-        let Some(PendingWorld { joined, calls, .. }) = pending else { return };
-        let (joined, calls) = (*joined, calls.clone());
-        let gone = calls.iter().all(|call| self.world.calls[call].answer.is_none());
-        self.seen.count_if(joined, "joined reads under way");
-        self.seen.count_if(gone, "caller gone, switched");
-    }
-
-    /// Whether a client of the session announces this generation, rightly or not.
-    fn leased(&self, place: (usize, u32), task: &ActiveTask) -> bool {
-        self.clients.iter().any(|client| {
-            (client.model, client.entry.number()) == place && client.announced() == task.generation
-        })
-    }
-
-    /// Forgets old generations that nobody announces any more, as the engine does with every action.
-    fn settle_leases(&mut self) {
-        for place in self.world.places() {
-            let mut draining = std::mem::take(&mut self.world.session(place).draining);
-            draining.retain(|old| self.leased(place, old));
-            self.world.session(place).draining = draining;
         }
     }
 
@@ -146,8 +93,9 @@ impl Sequence<'_> {
         match (call.expect.as_ref().unwrap(), &result) {
             (Expect::Exactly(expected), _) => assert_eq!(result, *expected, "call {number}"),
             (Expect::Failed, _) => assert!(result.is_err(), "call {number}: {result:?}"),
-            (Expect::Published(generation), Ok(report)) => {
+            (Expect::Published { generation, in_place }, Ok(report)) => {
                 assert_eq!(report.generation, *generation, "call {number}");
+                assert_eq!(report.in_place, *in_place, "call {number}");
                 self.check_report(&call, report);
             }
             (Expect::Active(generation), Ok(report)) => {
@@ -155,6 +103,7 @@ impl Sequence<'_> {
                 assert_eq!(report.outcome, Outcome::AlreadyActive, "call {number}");
                 self.check_report(&call, report);
                 assert_eq!((report.read, report.evicted), (0, 0), "what is active is there");
+                assert!(!report.in_place, "nothing was given up");
             }
             (expected, _) => panic!("call {number}: {result:?}, not {expected:?}"),
         }
@@ -169,12 +118,20 @@ impl Sequence<'_> {
         let Call { place, task, .. } = &self.world.calls[&number];
         let (place, task) = (place.unwrap(), task.unwrap());
         let content = self.rig.contents[place.0].clone();
-        match result {
-            Err(EngineError::NoRoom { needed_bytes, available_bytes }) => {
+        let cause = match result {
+            Err(EngineError::Emptied(cause)) => Some(&**cause),
+            Err(error) => Some(error),
+            Ok(_) => None,
+        };
+        match cause {
+            Some(EngineError::NoRoom { needed_bytes, available_bytes }) => {
                 assert!(needed_bytes > available_bytes, "call {number}: {result:?}");
-                assert!(!self.could_fit(place, task), "call {number} was refused, but fits");
+                let in_place = self.world.session(place).pending.as_ref().unwrap().in_place;
+                let fits = self.could_fit(place, task, in_place);
+                assert!(!fits, "call {number} was refused, but fits");
+                self.note_refusal(place, task);
             }
-            Err(EngineError::Corrupt { .. }) => {
+            Some(EngineError::Corrupt { .. }) => {
                 let Fared { model, attempt, bad, .. } = &self.fared;
                 let set = content.task_blocks(task);
                 assert!(*model == place.0 && *attempt == 1, "call {number}: nothing failed twice");
@@ -182,18 +139,8 @@ impl Sequence<'_> {
             }
             _ => panic!("call {number} got {result:?} without a reason"),
         }
+        self.check_emptied(place, matches!(result, Err(EngineError::Emptied(_))));
         self.world.resolve(place, Expect::Exactly(result.clone()));
-    }
-
-    /// Whether a task would fit beside all that was, is or may become active.
-    fn could_fit(&self, (model, own): (usize, u32), task: TaskIndex) -> bool {
-        let others = self.before.iter().copied().chain(self.world.snapshot());
-        let held = others.filter(|holding| holding.place.0 == model).flat_map(|holding| {
-            let pending = holding.pending.filter(|_| holding.place.1 != own);
-            holding.active.into_iter().chain(pending)
-        });
-        let together = self.rig.contents[model].union(held.chain([task]));
-        together.count_ones(..) <= self.world.models[model].slots
     }
 
     fn check_report(&self, call: &Call, report: &SwitchReport) {
@@ -241,6 +188,7 @@ impl Sequence<'_> {
             EngineError::Superseded => "superseded",
             EngineError::DeadlineExceeded => "deadline exceeded",
             EngineError::Corrupt { .. } => "corrupt",
+            EngineError::Emptied(_) => "left without a task",
             EngineError::SessionClosed | EngineError::DefaultSession | EngineError::Draining => {
                 return;
             }
@@ -296,20 +244,25 @@ impl Sequence<'_> {
         assert_eq!(status.task.as_ref().map(index), session.active.task, "{status:?}");
         assert_eq!(status.clients, clients, "{status:?}");
         assert_eq!(status.draining_generations, session.draining.len(), "{status:?}");
+        self.check_leases(place, &status.leases);
+        let session = self.world.session(place);
         let pending = status.pending_task.as_ref().map(index);
         let Some(expected) = &session.pending else { return assert_eq!(pending, None) };
         if pending.is_none() {
             // It failed. Had anybody listened, the world would know.
             let calls = expected.calls.clone();
+            let emptied = expected.given_up.is_some() && !expected.taken_back;
             let listened = calls.iter().any(|call| self.world.calls[call].answer.is_some());
             assert!(!listened, "{status:?} without an answer");
+            self.check_emptied(place, emptied);
             return self.world.resolve(place, Expect::Failed);
         }
         assert_eq!(pending, Some(expected.task), "{status:?}");
+        assert!(!expected.taken_back, "what was given up is taken back in the end only");
     }
 
     /// A switch that goes on can come to its end, and is not late.
-    fn check_pending(&mut self) {
+    fn check_pending(&self) {
         for model in &self.world.models {
             for session in model.sessions.values() {
                 let Some(pending) = &session.pending else { continue };
@@ -317,15 +270,6 @@ impl Sequence<'_> {
                 assert!(pending.deadline() > self.rig.now(), "what is late is ended");
             }
         }
-    }
-
-    /// I4: the engine asks to be woken in time, and not when there is nothing to do.
-    fn check_tick(&self) {
-        let sessions = || self.world.models.iter().flat_map(|model| model.sessions.values());
-        let deadlines = sessions().filter_map(|session| Some(session.pending.as_ref()?.deadline()));
-        let leases = sessions().any(|session| !session.draining.is_empty());
-        let leases = leases.then(|| self.rig.now() + LEASE_POLL);
-        assert_eq!(self.rig.engine.next_tick(), deadlines.chain(leases).min(), "the next tick");
     }
 
     /// I1: the blocks of every active and every leased task are there, bit for bit.

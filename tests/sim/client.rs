@@ -1,11 +1,12 @@
 //! A client of the data plane: it maps what the daemon hands out and takes leases.
 
 use super::bundles::Content;
+use fixedbitset::FixedBitSet;
 use std::{os::fd::OwnedFd, sync::atomic::Ordering};
 use synchromesh::{
     device::{Active, ActiveTask, Cell, PoolView, SessionEntry, TableView},
     engine::{MemberId, Membership},
-    units::{Generation, SlotId, TaskIndex},
+    units::{BlockIndex, Generation, SlotId, TaskIndex},
 };
 
 pub(crate) struct Client {
@@ -19,6 +20,12 @@ pub(crate) struct Client {
     pub(crate) phase: Phase,
     /// It never lets a lease go.
     pub(crate) stuck: bool,
+    /// The generation whose lease it must have been told to be revoked.
+    pub(crate) told: Option<Generation>,
+    /// Rings that it must hear, of those that it did not hear yet.
+    pub(crate) due: u64,
+    /// Changes of its session's task up to the last of these rings.
+    pub(crate) heard: u64,
 }
 
 /// How far a client is on its way to a lease.
@@ -41,8 +48,23 @@ impl Client {
         let table = TableView::open(table).unwrap();
         let pool = PoolView::open(pool, table.layout()).unwrap();
         let cell = Cell::open(cell).unwrap();
-        let phase = Phase::Idle;
-        Self { model, member, entry, table, pool, cell, doorbell, phase, stuck: false }
+        let (phase, stuck, told) = (Phase::Idle, false, None);
+        let (due, heard) = (0, 0);
+        Self { model, member, entry, table, pool, cell, doorbell, phase, stuck, told, due, heard }
+    }
+
+    /// Model and place of its session.
+    pub(crate) fn place(&self) -> (usize, u32) {
+        (self.model, self.entry.number())
+    }
+
+    /// The blocks that are in a slot, by the table.
+    pub(crate) fn resident(&self) -> FixedBitSet {
+        let blocks = 0..self.table.blocks();
+        let mut resident = FixedBitSet::with_capacity(blocks.len());
+        let there = blocks.filter(|&block| self.table.slot_of(BlockIndex(block)).is_some());
+        there.for_each(|block| resident.insert(block as usize));
+        resident
     }
 
     /// One step towards a lease, or out of it.
@@ -116,7 +138,7 @@ impl Client {
     /// Whether all blocks of a task are where the table says, bit for bit.
     pub(crate) fn assert_task(&self, content: &Content, task: TaskIndex) {
         for block in content.task_blocks(task).ones() {
-            let index = synchromesh::units::BlockIndex(block as u32);
+            let index = BlockIndex(block as u32);
             let slot = self.table.slot_of(index).expect("the table says where the block is");
             let bytes = self.slot(slot);
             assert!(bytes == content.blocks[block], "{task:?} has its block {block} in {slot:?}");

@@ -8,6 +8,7 @@
 )]
 
 pub(crate) mod bundles;
+pub(crate) mod changes;
 pub(crate) mod check;
 pub(crate) mod client;
 pub(crate) mod coverage;

@@ -32,6 +32,8 @@ pub(crate) struct Sequence<'a> {
     /// Blocks that wait for their read, by the last status.
     pub(crate) backlog: usize,
     faults: Faults,
+    /// Share of switches that may be in place.
+    in_place: f64,
     /// Requests that were made: whose, by which id, for which task.
     requests: Vec<(Target, String, String)>,
     log: Log,
@@ -64,6 +66,14 @@ impl Drop for Log {
     }
 }
 
+/// How long leases may last.
+const PATIENCE: [Duration; 4] = [
+    Duration::from_micros(100),
+    Duration::from_millis(1),
+    Duration::from_millis(20),
+    Duration::from_secs(3600),
+];
+
 impl<'a> Sequence<'a> {
     /// Lives through the sequence of this number.
     pub(crate) fn run(seed: u64, contents: &[Rc<Content>], seen: &'a mut Coverage) {
@@ -92,7 +102,7 @@ impl<'a> Sequence<'a> {
             stall: Duration::from_secs(3600),
             switch_timeout: Duration::from_millis(rng.choice([5, 50, 2000]).unwrap()),
             clients_per_session: 3,
-            lease_patience: Duration::from_secs(3600),
+            lease_patience: rng.choice(PATIENCE).unwrap(),
             prefetch: PrefetchConfig::OFF,
         };
         let faults = Faults {
@@ -100,6 +110,7 @@ impl<'a> Sequence<'a> {
             breaks: rng.choice([0.0, 0.0, 0.05]).unwrap(),
             late: rng.u8(..5) == 0,
         };
+        let in_place = rng.choice([0.0, 0.2, 0.9]).unwrap();
         let request_bytes = rng.choice([0, 5000, 9000]).unwrap();
         let mut rig = Rig::new(&models, limits, request_bytes);
         let log = Log { seed, lines: vec![format!("{limits:?} {faults:?} {request_bytes}")] };
@@ -120,6 +131,7 @@ impl<'a> Sequence<'a> {
             before: Vec::new(),
             backlog: 0,
             faults,
+            in_place,
             requests: Vec::new(),
             log,
         }
@@ -260,7 +272,7 @@ impl<'a> Sequence<'a> {
             expected_generation,
             arrived: now,
             deadline,
-            in_place: false,
+            in_place: self.rng.f64() < self.in_place,
         }
     }
 
@@ -358,7 +370,7 @@ impl<'a> Sequence<'a> {
     }
 
     fn close_session(&mut self) {
-        let target = self.some_target();
+        let target = self.some_emptied().unwrap_or_else(|| self.some_target());
         self.log(("close", &target));
         self.begin();
         let place = self.world.find(&target).ok();
@@ -371,6 +383,18 @@ impl<'a> Sequence<'a> {
         assert_eq!(now(closed), expected, "a closed session");
         self.count_error(expected.err());
         self.end();
+    }
+
+    /// A session that has given up its task, and can be closed.
+    fn some_emptied(&mut self) -> Option<Target> {
+        let gave_up = |world: &mut World, place| {
+            let pending = world.session(place).pending.as_ref();
+            pending.is_some_and(|pending| pending.given_up.is_some())
+        };
+        let mut places = self.world.places().into_iter().filter(|place| place.1 != 0);
+        let place = places.find(|place| gave_up(&mut self.world, *place))?;
+        let session = self.world.session(place).name.clone();
+        Some(Target { model: self.rig.contents[place.0].model.to_owned(), session })
     }
 
     fn attach(&mut self) {
@@ -394,7 +418,9 @@ impl<'a> Sequence<'a> {
             (Ok(membership), Ok(place)) => {
                 assert_eq!(membership.entry.number(), place.1, "its place in the table");
                 let mut client = Client::open(place.0, membership);
-                client.stuck = self.rng.u8(..4) == 0;
+                let impatient = self.rig.limits.lease_patience < Duration::from_secs(1);
+                client.stuck = self.rng.u8(..4) < if impatient { 3 } else { 1 };
+                client.heard = self.world.session(place).changes;
                 self.clients.push(client);
             }
             (attached, expected) => {
@@ -455,8 +481,8 @@ impl<'a> Sequence<'a> {
         self.end();
     }
 
-    pub(crate) fn clients_of(&self, (model, place): (usize, u32)) -> usize {
+    pub(crate) fn clients_of(&self, place: (usize, u32)) -> usize {
         let all = self.clients.iter().chain(&self.observers);
-        all.filter(|client| client.model == model && client.entry.number() == place).count()
+        all.filter(|client| client.place() == place).count()
     }
 }

@@ -8,7 +8,10 @@ use super::{
 use std::{ops::Range, rc::Rc, time::Duration};
 use synchromesh::{
     config::PrefetchConfig,
-    engine::{Action, Command, EngineError, Limits, SessionStatus, SwitchCommand, SwitchReport},
+    engine::{
+        Action, Command, EngineError, Limits, PrepareCommand, PrepareReport, SessionStatus,
+        SwitchCommand, SwitchReport,
+    },
     units::BlockIndex,
 };
 
@@ -47,6 +50,22 @@ pub(crate) fn switch(rig: &mut Rig, session: &str, task: &str) -> Answer<SwitchR
     rig.switch(rig.command(session, task))
 }
 
+pub(crate) fn in_place(rig: &mut Rig, session: &str, task: &str) -> Answer<SwitchReport> {
+    rig.switch(SwitchCommand { in_place: true, ..rig.command(session, task) })
+}
+
+pub(crate) fn prepare(rig: &mut Rig, task: &str, hold: Duration) -> Answer<PrepareReport> {
+    let (model, task, arrived) = (String::new(), task.to_owned(), rig.now());
+    let command = PrepareCommand { model, task, hold, arrived, deadline: None };
+    rig.ask(|reply| Command::Prepare(command, reply))
+}
+
+/// The generation and the task of the default session.
+pub(crate) fn serves(rig: &mut Rig) -> (u64, Option<String>) {
+    let session = session(rig, "default");
+    (session.generation.0, session.task)
+}
+
 pub(crate) fn with_id(rig: &Rig, task: &str, id: &str) -> SwitchCommand {
     SwitchCommand { request_id: Some(id.into()), ..rig.command("", task) }
 }
@@ -66,6 +85,15 @@ pub(crate) fn active(rig: &mut Rig) -> Option<String> {
 
 pub(crate) fn resident(client: &Client, blocks: Range<u32>) -> Vec<u32> {
     blocks.filter(|&block| client.table.slot_of(BlockIndex(block)).is_some()).collect()
+}
+
+pub(crate) fn no_room(needed: u64, available: u64) -> EngineError {
+    let (needed_bytes, available_bytes) = (needed * BLOCK_BYTES, available * BLOCK_BYTES);
+    EngineError::NoRoom { needed_bytes, available_bytes }
+}
+
+pub(crate) fn emptied(cause: EngineError) -> EngineError {
+    EngineError::Emptied(Box::new(cause))
 }
 
 pub(crate) fn corrupt(task: &str) -> EngineError {

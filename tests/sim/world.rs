@@ -2,6 +2,7 @@
 //! and which answers are right.
 
 use super::{bundles::Content, rig::Answer};
+use fixedbitset::FixedBitSet;
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -20,8 +21,11 @@ pub(crate) enum Expect {
     Exactly(Result<SwitchReport, EngineError>),
     /// The task was active.
     Active(Generation),
-    /// The task was published.
-    Published(Generation),
+    /// The task was published, perhaps after the session had given up the one before.
+    Published {
+        generation: Generation,
+        in_place: bool,
+    },
     /// The switch failed while nobody listened.
     Failed,
 }
@@ -32,6 +36,8 @@ pub(crate) struct World {
     pub(crate) calls: BTreeMap<u64, Call>,
     next_call: u64,
     pub(crate) draining: bool,
+    /// What happened, to be counted.
+    pub(crate) notes: Vec<&'static str>,
 }
 
 pub(crate) struct ModelWorld {
@@ -39,6 +45,8 @@ pub(crate) struct ModelWorld {
     pub(crate) slots: usize,
     /// Blocks whose last two reads failed.
     pub(crate) quarantined: BTreeSet<BlockIndex>,
+    /// Blocks that were there before the current action.
+    pub(crate) resident: FixedBitSet,
     /// By place in the table.
     pub(crate) sessions: BTreeMap<u32, SessionWorld>,
     /// By session and request id.
@@ -50,7 +58,17 @@ pub(crate) struct SessionWorld {
     pub(crate) entry: SessionEntry,
     pub(crate) active: Active,
     pub(crate) pending: Option<PendingWorld>,
-    pub(crate) draining: Vec<ActiveTask>,
+    pub(crate) draining: Vec<DrainingWorld>,
+    /// How often what it serves has changed.
+    pub(crate) changes: u64,
+}
+
+/// An old generation under lease.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DrainingWorld {
+    pub(crate) old: ActiveTask,
+    pub(crate) since: Duration,
+    pub(crate) revoked: bool,
 }
 
 /// A switch that is neither published nor failed.
@@ -62,6 +80,12 @@ pub(crate) struct PendingWorld {
     pub(crate) due: BTreeMap<u64, Duration>,
     /// Blocks of it were on their way when it was asked for.
     pub(crate) joined: bool,
+    /// The session may give up its task for it.
+    pub(crate) in_place: bool,
+    /// The task that the session gave up for it.
+    pub(crate) given_up: Option<TaskIndex>,
+    /// It was seen that the session has that task again, so this switch must have failed.
+    pub(crate) taken_back: bool,
 }
 
 impl PendingWorld {
@@ -95,11 +119,12 @@ impl World {
             content: content.clone(),
             slots: *slots,
             quarantined: BTreeSet::new(),
+            resident: FixedBitSet::with_capacity(content.blocks.len()),
             sessions: BTreeMap::from([(0, SessionWorld::new(DEFAULT_SESSION, 0))]),
             answers: BTreeMap::new(),
         };
         let models = models.iter().map(model).collect();
-        Self { models, calls: BTreeMap::new(), next_call: 0, draining: false }
+        Self { models, calls: BTreeMap::new(), next_call: 0, draining: false, notes: Vec::new() }
     }
 
     pub(crate) fn find_model(&self, name: &str) -> Result<usize, EngineError> {
@@ -194,6 +219,8 @@ impl World {
             return Err(EngineError::GenerationMismatch { expected, actual });
         }
         self.fail(place, EngineError::Superseded);
+        // It may have its task back.
+        let active = self.session(place).active;
         if let Some(id) = &command.request_id {
             let remembered = Remembered { task, result: None };
             self.models[place.0].answers.insert((name, id.clone()), remembered);
@@ -204,6 +231,9 @@ impl World {
             calls: vec![number],
             due: BTreeMap::from([(number, deadline)]),
             joined: false,
+            in_place: command.in_place,
+            given_up: None,
+            taken_back: false,
         };
         self.session(place).pending = Some(pending);
         if active.task == Some(task) {
@@ -253,8 +283,33 @@ impl World {
         }
     }
 
+    /// Ends the pending switch of a session, if there is one, at the beginning of an action. A task
+    /// that was given up for it is taken back if all of it is still there.
     pub(crate) fn fail(&mut self, place: (usize, u32), error: EngineError) {
+        let given_up = self.session(place).pending.as_ref().and_then(|pending| pending.given_up);
+        let error = match given_up {
+            Some(old) if !self.take_back(place, old) => EngineError::Emptied(Box::new(error)),
+            Some(_) => {
+                self.notes.push(match error {
+                    EngineError::Superseded => "taken back for another switch",
+                    _ => "taken back at its deadline",
+                });
+                error
+            }
+            None => error,
+        };
         self.resolve(place, Expect::Exactly(Err(error)));
+    }
+
+    fn take_back(&mut self, place: (usize, u32), old: TaskIndex) -> bool {
+        let model = &self.models[place.0];
+        let is_there = model.content.task_blocks(old).is_subset(&model.resident);
+        if is_there {
+            let session = self.session(place);
+            let generation = session.active.generation.next();
+            session.now_serves(Active { generation, task: Some(old) });
+        }
+        is_there
     }
 
     /// Ends the pending switch of a session, if there is one.
@@ -300,7 +355,10 @@ impl World {
         if clients > 0 {
             return Err(EngineError::SessionInUse { name, clients });
         }
-        self.fail(place, EngineError::SessionClosed);
+        // Nobody needs the task back that it may have given up.
+        let given_up = self.session(place).pending.as_ref().and_then(|pending| pending.given_up);
+        self.notes.extend(given_up.map(|_| "closed without its task"));
+        self.resolve(place, Expect::Exactly(Err(EngineError::SessionClosed)));
         let model = &mut self.models[place.0];
         model.sessions.remove(&place.1);
         model.answers.retain(|(session, _), _| *session != name);
@@ -337,14 +395,31 @@ impl SessionWorld {
             active: Active { generation: Generation::NONE, task: None },
             pending: None,
             draining: Vec::new(),
+            changes: 0,
         }
+    }
+
+    pub(crate) fn now_serves(&mut self, active: Active) {
+        self.active = active;
+        self.changes += 1;
     }
 }
 
 impl ModelWorld {
-    /// Whether a task fits beside the active tasks.
+    /// Whether a task fits beside the active tasks, and those whose readers nobody waits for.
     pub(crate) fn fits(&self, task: TaskIndex) -> bool {
         let active = self.sessions.values().filter_map(|session| session.active.task);
-        self.content.union(active.chain([task])).count_ones(..) <= self.slots
+        self.holds(active.chain(self.stuck()).chain([task]))
+    }
+
+    /// Whether these tasks fit together.
+    pub(crate) fn holds(&self, tasks: impl IntoIterator<Item = TaskIndex>) -> bool {
+        self.content.union(tasks).count_ones(..) <= self.slots
+    }
+
+    /// Tasks of old generations whose leases were revoked.
+    pub(crate) fn stuck(&self) -> impl Iterator<Item = TaskIndex> + '_ {
+        let draining = self.sessions.values().flat_map(|session| &session.draining);
+        draining.filter(|draining| draining.revoked).map(|draining| draining.old.task)
     }
 }
