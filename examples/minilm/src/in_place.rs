@@ -3,7 +3,7 @@
 
 use crate::{encoder::Weights, error::Error, model::Config};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
-use synchromesh::client::{self, Lease, product};
+use synchromesh::client::{self, Lease};
 
 /// Where weights lie.
 pub(crate) trait Source {
@@ -27,13 +27,7 @@ impl Source for Lease<'_> {
         let Some(client::Tensor::Sparse(weight)) = self.tensor(name) else {
             return Err(Error::no_tensor(name, "among those that are cut into blocks"));
         };
-        let tiling = weight.tiling();
-        let [_, across] = tiling.grid();
-        let blocks = weight.blocks().map(|block| {
-            let block = block?;
-            Ok::<_, Error>((block.row * across + block.col, block.bytes))
-        });
-        product(&tiling, blocks, x, batch, y)
+        Ok(weight.product(x, batch, y)?)
     }
 }
 
