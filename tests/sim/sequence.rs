@@ -165,10 +165,12 @@ impl<'a> Sequence<'a> {
 
     fn pass_time(&mut self) {
         let next = self.rig.engine.next_tick();
-        let time = match self.rng.u32(..20) {
-            0..10 => Duration::ZERO,
-            10..18 => Duration::from_nanos(self.rng.u64(1..200_000)),
-            18 => Duration::from_micros(self.rng.u64(200..5000)),
+        let time = match self.rng.u32(..100) {
+            0..50 => Duration::ZERO,
+            50..90 => Duration::from_nanos(self.rng.u64(1..200_000)),
+            90..95 => Duration::from_micros(self.rng.u64(200..5000)),
+            // Long enough for leases to be looked at less often.
+            95 => Duration::from_millis(self.rng.u64(50..4000)),
             _ => next.map_or(Duration::ZERO, |at| at.saturating_sub(self.rig.now())),
         };
         self.rig.clock.advance(time);
