@@ -4,7 +4,7 @@
 
 use crate::{bundle::MAX_NAME_LEN, device::SessionEntry};
 use rustix::{
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
@@ -129,7 +129,7 @@ impl Hello {
             model: padded(&self.model).ok_or(WireError::Malformed)?,
             session: padded(&self.session).ok_or(WireError::Malformed)?,
         };
-        send(socket, raw.as_bytes(), SendFlags::NOSIGNAL)?;
+        retry_on_intr(|| send(&socket, raw.as_bytes(), SendFlags::NOSIGNAL))?;
         Ok(())
     }
 
@@ -139,16 +139,14 @@ impl Hello {
         let mut buffer = [0; size_of::<RawHello>() + 1];
         let mut none = RecvAncillaryBuffer::default();
         let bytes = &mut [IoSliceMut::new(&mut buffer)];
-        let message = recvmsg(socket, bytes, &mut none, RecvFlags::CMSG_CLOEXEC)?;
+        let message =
+            retry_on_intr(|| recvmsg(&socket, bytes, &mut none, RecvFlags::CMSG_CLOEXEC))?;
         if message.flags.contains(ReturnFlags::CTRUNC) {
             return Err(WireError::Descriptors);
         }
-        let raw = match RawHello::ref_from_bytes(&buffer[..message.bytes]) {
-            _ if message.bytes == 0 => return Err(WireError::Closed),
-            Ok(raw) if raw.magic == MAGIC => raw,
-            _ => return Err(WireError::Malformed),
-        };
-        check_version(raw.version)?;
+        let received = &buffer[..message.bytes];
+        check_version(received)?;
+        let raw = RawHello::ref_from_bytes(received).map_err(|_| WireError::Malformed)?;
         let (model, session) = (text(&raw.model), text(&raw.session));
         let (Some(model), Some(session)) = (model, session) else {
             return Err(WireError::Malformed);
@@ -184,25 +182,24 @@ impl Welcome {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let bytes = &mut [IoSliceMut::new(&mut buffer)];
-        let message = recvmsg(socket, bytes, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let message =
+            retry_on_intr(|| recvmsg(&socket, bytes, &mut control, RecvFlags::CMSG_CLOEXEC))?;
         let mut descriptors = Vec::with_capacity(DESCRIPTORS);
         for part in control.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = part {
                 descriptors.extend(fds);
             }
         }
-        if message.bytes == 0 {
-            return Err(WireError::Closed);
-        }
-        let raw = match RawWelcome::ref_from_bytes(&buffer[..message.bytes]) {
+        let received = &buffer[..message.bytes];
+        let raw = match RawWelcome::ref_from_bytes(received) {
             Ok(raw) if raw.magic == MAGIC && !message.flags.contains(ReturnFlags::TRUNC) => raw,
-            _ => return Err(WireError::Malformed),
+            _ => return Err(check_version(received).err().unwrap_or(WireError::Malformed)),
         };
         if raw.status.get() != 0 {
             let (code, text) = (Refusal(raw.status.get()), text(&raw.text).unwrap_or_default());
             return Err(WireError::Refused { code, text });
         }
-        check_version(raw.version)?;
+        check_version(received)?;
         if message.flags.contains(ReturnFlags::CTRUNC) {
             return Err(WireError::DescriptorsLost);
         }
@@ -229,8 +226,14 @@ impl RawWelcome {
     }
 }
 
-fn check_version(version: le::U32) -> Result<(), WireError> {
-    match version.get() {
+/// Looks at the beginning of a message, which is the same in all versions.
+fn check_version(message: &[u8]) -> Result<(), WireError> {
+    if message.is_empty() {
+        return Err(WireError::Closed);
+    }
+    let rest = message.strip_prefix(&MAGIC).ok_or(WireError::Malformed)?;
+    let version = rest.first_chunk().ok_or(WireError::Malformed)?;
+    match u32::from_le_bytes(*version) {
         VERSION => Ok(()),
         other => Err(WireError::Version(other)),
     }
@@ -283,6 +286,15 @@ mod tests {
         for len in [1, 8, 143, 145, 4000] {
             send(&client, &vec![7; len], SendFlags::NOSIGNAL).unwrap();
             assert!(matches!(Hello::receive(&daemon), Err(WireError::Malformed)), "{len} bytes");
+        }
+        // Another version may have another size.
+        for len in [12, 16, 144, 200] {
+            let mut later = [&MAGIC[..], &[2, 0, 0, 0]].concat();
+            later.resize(len, 9);
+            send(&client, &later, SendFlags::NOSIGNAL).unwrap();
+            assert!(matches!(Hello::receive(&daemon), Err(WireError::Version(2))), "{len} bytes");
+            send(&daemon, &later, SendFlags::NOSIGNAL).unwrap();
+            assert!(matches!(Welcome::receive(&client), Err(WireError::Version(2))), "{len} bytes");
         }
         let mut other = RawHello {
             magic: MAGIC,

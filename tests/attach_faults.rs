@@ -46,7 +46,7 @@ const HANG: Duration = Duration::from_secs(60);
 /// Runs one of this file's tests as another process, which finds the daemon in its environment.
 fn as_child(test: &str, daemon: &Daemon) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(CHILD, daemon.attach());
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env(CHILD, daemon.attach());
     command
 }
 
@@ -80,10 +80,11 @@ impl Drop for Client {
     }
 }
 
-/// The client of the tests above; by itself it has nothing to do.
+/// The client of the tests above.
 #[test]
+#[ignore = "a client of another test, in a process of its own"]
 fn a_client_that_leases() {
-    let Some(attach) = env::var_os(CHILD) else { return };
+    let attach = env::var_os(CHILD).expect("the test that starts it says where to attach");
     let mut attached = Attachment::connect(Path::new(&attach), "", "").unwrap();
     let _lease = attached.lease().unwrap();
     let mut out = std::io::stdout();
@@ -117,14 +118,16 @@ fn m1_what_clients_get_cannot_be_written_by_any_means() {
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     for (name, fd) in [("pool", &pool), ("table", &table), ("index", &index)] {
         let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let reopened = fs::OpenOptions::new().read(true).write(true).open(again);
-        let reopened = reopened.map(OwnedFd::from);
-        for fd in [Some(fd), reopened.as_ref().ok()].into_iter().flatten() {
-            assert!(pwrite(fd, b"x", 0).is_err(), "{name} written");
-            assert!(memmap2::MmapOptions::new().len(4096).map_raw(fd).is_err(), "{name} mapped");
-            assert!(ftruncate(fd, 0).is_err(), "{name} cut");
-            assert!(ftruncate(fd, 1 << 40).is_err(), "{name} grown");
-            assert!(fallocate(fd, punch, 0, 4096).is_err(), "{name} punched");
+        let reopened = fs::OpenOptions::new().read(true).write(true).open(again).unwrap();
+        for fd in [fd, &OwnedFd::from(reopened)] {
+            assert_eq!(pwrite(fd, b"x", 0), Err(Errno::PERM), "{name} written");
+            let mapped = memmap2::MmapOptions::new().len(4096).map_raw(fd).unwrap_err();
+            assert_eq!(Errno::from_io_error(&mapped), Some(Errno::PERM), "{name} mapped");
+            assert_eq!(ftruncate(fd, 0), Err(Errno::PERM), "{name} cut");
+            assert_eq!(ftruncate(fd, 1 << 40), Err(Errno::PERM), "{name} grown");
+            assert_eq!(fallocate(fd, punch, 0, 4096), Err(Errno::PERM), "{name} punched");
+            let beyond = fallocate(fd, FallocateFlags::empty(), 0, 1 << 40);
+            assert_eq!(beyond, Err(Errno::PERM), "{name} filled up");
             assert_eq!(fcntl_add_seals(fd, SealFlags::WRITE), Err(Errno::PERM), "{name} sealed");
             assert_no_write_access(name, fd);
         }
@@ -210,6 +213,7 @@ fn m3_a_stopped_client_is_revoked_and_costs_room_but_nothing_is_overwritten() {
         control.switch_task(switch("city")).await.unwrap();
         let mut witness = Attachment::connect(&daemon.attach(), "", "").unwrap();
         let lease = witness.lease().unwrap();
+        assert!(lease.is_current());
         let client = Client::start(&daemon);
         client.signal(Signal::STOP);
         control.switch_task(switch("highway")).await.unwrap();
@@ -220,6 +224,8 @@ fn m3_a_stopped_client_is_revoked_and_costs_room_but_nothing_is_overwritten() {
         let session = session_of(&mut control).await;
         assert_eq!(session.task, "highway", "nothing has changed");
         assert_eq!(session.leases.iter().filter(|lease| lease.revoked).count(), 2);
+        assert!(matches!(lease.check(), Err(AttachError::Revoked(Generation(1)))), "it is told");
+        assert!(!lease.is_current());
         // What is leased stays, however long it takes.
         let city = bundle.find_task("city").unwrap();
         for (position, tensor) in lease.bundle().tensors().iter().enumerate() {
@@ -291,7 +297,7 @@ fn m11_a_generation_that_has_gone_cannot_be_leased() {
 }
 
 #[test]
-fn m17_a_daemon_that_is_killed_under_a_lease_is_noticed_at_once_and_attached_to_again() {
+fn a_daemon_that_is_killed_under_a_lease_is_noticed_at_once_and_attached_to_again() {
     let (folder, fixture, bundle) = bundle();
     let path = folder.path().join("small.mesh");
     let mut daemon = Daemon::start(&path, whole(&bundle));
@@ -300,6 +306,7 @@ fn m17_a_daemon_that_is_killed_under_a_lease_is_noticed_at_once_and_attached_to_
     let mut attached = Attachment::connect(&daemon.attach(), "", "").unwrap();
     let lease = attached.lease().unwrap();
     daemon.kill();
+    assert!(matches!(lease.check(), Err(AttachError::Closed)), "seen at once, under the lease");
     for (position, tensor) in lease.bundle().tensors().iter().enumerate() {
         let served = lease.sparse(tensor).to_dense().unwrap();
         assert_eq!(served, fixture.expected_dense(city, position), "it stays readable");
@@ -318,7 +325,7 @@ fn m17_a_daemon_that_is_killed_under_a_lease_is_noticed_at_once_and_attached_to_
 fn a_client_that_waits_is_told_when_the_daemon_dies() {
     let (folder, _, bundle) = bundle();
     let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
-    let attached = Attachment::connect(&daemon.attach(), "", "").unwrap();
+    let mut attached = Attachment::connect(&daemon.attach(), "", "").unwrap();
     let pid = Pid::from_raw(daemon.pid() as i32).unwrap();
     let waiting = thread::spawn(move || attached.wait(Generation(0), HANG));
     thread::sleep(Duration::from_millis(50));
@@ -414,6 +421,25 @@ fn send_with(socket: &OwnedFd, bytes: &[u8], fd: &fs::File, count: usize) {
 }
 
 #[test]
+fn r6_silent_connections_of_one_process_take_no_places_from_another() {
+    let (folder, fixture, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    let city = bundle.find_task("city").unwrap();
+    runtime().block_on(async { daemon.connect().await.switch_task(switch("city")).await.unwrap() });
+    // As many as there are places.
+    let silent: Vec<_> = (0..64).map(|_| common::seqpacket::connect(&daemon.attach())).collect();
+    let since = Instant::now();
+    let other = Client::start(&daemon);
+    assert!(since.elapsed() < Duration::from_secs(4), "it need not wait for theirs to run out");
+    drop((silent, other));
+    let since = Instant::now();
+    while Attachment::connect(&daemon.attach(), "", "").is_err() {
+        assert!(since.elapsed() < HANG, "the places are back");
+    }
+    assert_serves(&daemon, &fixture, city);
+}
+
+#[test]
 fn r18_a_client_without_room_for_descriptors_is_told_and_the_daemon_goes_on() {
     let (folder, fixture, bundle) = bundle();
     let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
@@ -427,10 +453,11 @@ fn r18_a_client_without_room_for_descriptors_is_told_and_the_daemon_goes_on() {
     assert_serves(&daemon, &fixture, city);
 }
 
-/// The client of the test above; by itself it has nothing to do.
+/// The client of the test above.
 #[test]
+#[ignore = "a client of another test, in a process of its own"]
 fn a_client_without_room_for_descriptors() {
-    let Some(attach) = env::var_os(CHILD) else { return };
+    let attach = env::var_os(CHILD).expect("the test that starts it says where to attach");
     let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
     let hard = getrlimit(Resource::Nofile).maximum;
     // Room for the socket and two of the five.

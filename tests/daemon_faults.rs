@@ -112,22 +112,6 @@ fn clients_killed_at_any_point_leave_the_daemon_whole() {
 }
 
 #[test]
-fn m1_a_client_cannot_write_what_it_is_given() {
-    let (folder, _, bundle) = bundle();
-    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
-    let socket = common::seqpacket::connect(&daemon.attach());
-    synchromesh::wire::Hello::default().send(&socket).unwrap();
-    let welcome = synchromesh::wire::Welcome::receive(&socket).unwrap();
-    let [pool, table, bundle_fd, cell, _] = welcome.descriptors;
-    for (name, fd) in [("pool", &pool), ("table", &table), ("bundle", &bundle_fd)] {
-        assert!(rustix::io::pwrite(fd, b"x", 0).is_err(), "{name} written");
-        assert!(memmap2::MmapOptions::new().len(4096).map_raw(fd).is_err(), "{name} mapped");
-        assert!(rustix::fs::ftruncate(fd, 0).is_err(), "{name} truncated");
-    }
-    assert!(rustix::fs::ftruncate(&cell, 0).is_err(), "the daemon's own view of the cell");
-}
-
-#[test]
 fn a_refused_bundle_leaves_the_daemon_serving_what_it_served() {
     let (folder, fixture, bundle) = bundle();
     let path = folder.path().join("small.mesh");

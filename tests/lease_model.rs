@@ -36,17 +36,17 @@ const LOOKS: usize = 2;
 struct Shared<const FENCED: bool>(AtomicU64);
 
 impl<const FENCED: bool> Word for Shared<FENCED> {
-    fn load(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+    fn load(&self, ordering: Ordering) -> u64 {
+        self.0.load(ordering)
     }
 
-    fn store(&self, value: u64) {
-        self.0.store(value, Ordering::Release);
+    fn store(&self, value: u64, ordering: Ordering) {
+        self.0.store(value, ordering);
     }
 
-    fn fence() {
+    fn fence(ordering: Ordering) {
         if FENCED {
-            fence(Ordering::SeqCst);
+            fence(ordering);
         }
     }
 }

@@ -153,8 +153,8 @@ impl Client {
         engine: &Handle,
         processes: &Processes,
     ) -> Result<(Seat, Attached), Refused> {
-        let hello = timeout(HELLO_TIMEOUT, self.hello()).await;
-        let hello = hello.map_err(|_| refused(Refusal::DEADLINE_EXCEEDED, "no hello came"))??;
+        // First of all, so that who may not come in, or has come in too often, holds no place that
+        // others wait for.
         let peer = self.peer()?;
         let full = |limit| {
             let why = format!(
@@ -164,6 +164,8 @@ impl Client {
             refused(Refusal::RESOURCE_EXHAUSTED, why)
         };
         let seat = processes.seat(peer).map_err(full)?;
+        let hello = timeout(HELLO_TIMEOUT, self.hello()).await;
+        let hello = hello.map_err(|_| refused(Refusal::DEADLINE_EXCEEDED, "no hello came"))??;
         let target = Target { model: hello.model, session: hello.session };
         let attach = |reply| Command::Attach { target, peer, reply };
         let membership = engine.ask(attach).await?;

@@ -167,6 +167,10 @@ impl Outline {
         if let Some(found) = data_len.filter(|&found| found != claimed) {
             return Err(Fault::DataLength { claimed, found });
         }
+        // What is counted from here on is less than a file can have.
+        if claimed > i64::MAX as u64 - MAX_HEADER_BYTES - 8 {
+            return Err(Fault::DataLength { claimed, found: 0 });
+        }
         let meta = read_meta(&tensors)?;
         let data_start = header.len() as u64;
         if !data_start.is_multiple_of(BLOCK_ALIGN) {

@@ -33,7 +33,7 @@ use crate::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    io::{Errno, read},
+    io::{Errno, read, retry_on_intr},
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
         sockopt::{Timeout, set_socket_timeout},
@@ -162,11 +162,16 @@ impl Attachment {
             set_socket_timeout(&socket, direction, Some(ANSWER_TIMEOUT)).map_err(failed)?;
         }
         let busy = || AttachError::Busy(path.display().to_string());
-        connect(&socket, &address).map_err(|error| match error {
+        retry_on_intr(|| connect(&socket, &address)).map_err(|error| match error {
             Errno::AGAIN => busy(),
             other => failed(other),
         })?;
-        Hello { model: model.into(), session: session.into() }.send(&socket)?;
+        let hello = Hello { model: model.into(), session: session.into() };
+        match hello.send(&socket) {
+            // Refused before anything was said; why is there to be read.
+            Err(WireError::Io(Errno::PIPE)) => {}
+            result => result?,
+        }
         let welcome = Welcome::receive(&socket).map_err(|error| match error {
             WireError::Io(Errno::AGAIN) => busy(),
             other => other.into(),
@@ -228,15 +233,19 @@ impl Attachment {
         }
     }
 
-    /// Waits until the session is beyond a generation, and tells which it is at.
-    pub fn wait(&self, beyond: Generation, timeout: Duration) -> Result<Generation, AttachError> {
+    /// Waits until the session serves a task in a generation beyond this one, and tells which.
+    pub fn wait(
+        &mut self,
+        beyond: Generation,
+        timeout: Duration,
+    ) -> Result<Generation, AttachError> {
         let end = Instant::now().checked_add(timeout);
         loop {
             self.silence()?;
             self.check()?;
-            let generation = self.generation();
-            if generation > beyond {
-                return Ok(generation);
+            let later = self.table.active(self.entry).task();
+            if let Some(later) = later.filter(|later| later.generation > beyond) {
+                return Ok(later.generation);
             }
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             self.sleep(left)?;
@@ -281,6 +290,22 @@ fn belong_together(table: &TableView, bundle: &Bundle) -> bool {
 }
 
 impl Lease<'_> {
+    /// Whether the daemon lives and the lease was not revoked; what is leased stays as it is either
+    /// way. No system call.
+    pub fn check(&self) -> Result<(), AttachError> {
+        self.attachment.check()
+    }
+
+    /// Whether the session still serves this generation. No system call.
+    pub fn is_current(&self) -> bool {
+        self.attachment.generation() == self.generation()
+    }
+
+    /// As [`Attachment::descriptors`].
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        self.attachment.descriptors()
+    }
+
     /// The generation that is pinned.
     pub fn generation(&self) -> Generation {
         self.active.generation
@@ -343,6 +368,15 @@ impl Holder {
     /// The attachment; a shared reference takes no lease.
     pub(super) fn attachment(&self) -> &Attachment {
         &self.attachment
+    }
+
+    /// As [`Attachment::wait`]; a lease may be held meanwhile.
+    pub(super) fn wait(
+        &mut self,
+        beyond: Generation,
+        timeout: Duration,
+    ) -> Result<Generation, AttachError> {
+        self.attachment.wait(beyond, timeout)
     }
 
     /// Takes a lease, of the expected generation if one is, that lasts until it is released.

@@ -11,34 +11,38 @@ use crate::{
     bundle::MAX_TASKS,
     units::{Generation, TaskIndex},
 };
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{self, Acquire, Release, SeqCst},
+    fence,
+};
 
 /// Stands for no task in a session's word.
 const NO_TASK: u64 = 0xFFFF;
 const _: () = assert!(MAX_TASKS < NO_TASK as usize, "a task fits beside its generation");
 
-/// A word that daemon and clients share.
+/// A word that daemon and clients share: an atomic. Which orderings are needed is said by the
+/// functions below, so that what is checked is what is used.
 pub trait Word {
-    /// Loads it (acquire).
-    fn load(&self) -> u64;
-    /// Stores it (release).
-    fn store(&self, value: u64);
-    /// Orders what comes before against what comes after, for all processors (sequentially
-    /// consistent).
-    fn fence();
+    /// Loads it.
+    fn load(&self, ordering: Ordering) -> u64;
+    /// Stores it.
+    fn store(&self, value: u64, ordering: Ordering);
+    /// Orders what comes before against what comes after.
+    fn fence(ordering: Ordering);
 }
 
 impl Word for AtomicU64 {
-    fn load(&self) -> u64 {
-        AtomicU64::load(self, Ordering::Acquire)
+    fn load(&self, ordering: Ordering) -> u64 {
+        AtomicU64::load(self, ordering)
     }
 
-    fn store(&self, value: u64) {
-        AtomicU64::store(self, value, Ordering::Release);
+    fn store(&self, value: u64, ordering: Ordering) {
+        AtomicU64::store(self, value, ordering);
     }
 
-    fn fence() {
-        fence(Ordering::SeqCst);
+    fn fence(ordering: Ordering) {
+        fence(ordering);
     }
 }
 
@@ -80,13 +84,13 @@ impl Active {
 /// The client's side: announces in its epoch what the session serves now, and gives that; `None` if
 /// the session has no task. From then on nothing of it changes, until [`release`].
 pub fn acquire<W: Word>(session: &W, epoch: &W) -> Option<ActiveTask> {
-    let mut word = session.load();
+    let mut word = session.load(Acquire);
     loop {
         let active = Active::from_word(word).task()?;
-        epoch.store(active.generation.0);
-        W::fence();
+        epoch.store(active.generation.0, Release);
+        W::fence(SeqCst);
         let seen = word;
-        word = session.load();
+        word = session.load(Acquire);
         if word == seen {
             return Some(active);
         }
@@ -97,21 +101,22 @@ pub fn acquire<W: Word>(session: &W, epoch: &W) -> Option<ActiveTask> {
 
 /// The client's side: ends the lease. What was read before stays as it was until here.
 pub fn release<W: Word>(epoch: &W) {
-    epoch.store(Generation::NONE.0);
+    epoch.store(Generation::NONE.0, Release);
 }
 
 /// The daemon's side: publishes what a session serves. Only then may [`is_leased`] be asked about
 /// the generation before.
 pub fn publish<W: Word>(session: &W, active: Active) {
-    session.store(active.word());
-    W::fence();
+    session.store(active.word(), Release);
+    W::fence(SeqCst);
 }
 
 /// The daemon's side: whether any of these epochs holds a generation that is no session's any more.
-/// Once it does not, it never will again.
+/// Once it is let go, there is no need to ask again: who announces it later has seen an old word, and
+/// takes it back before it reads anything.
 pub fn is_leased<'a, W: Word + 'a>(
     mut epochs: impl Iterator<Item = &'a W>,
     generation: Generation,
 ) -> bool {
-    epochs.any(|epoch| epoch.load() == generation.0)
+    epochs.any(|epoch| epoch.load(Acquire) == generation.0)
 }

@@ -39,11 +39,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, little_endian as le
 pub const MAX_SESSIONS: usize = 64;
 
 const MAGIC: [u8; 8] = *b"SMTABLE1";
-const SESSIONS_OFFSET: usize = size_of::<Header>();
+const SESSIONS_OFFSET: usize = 64;
 const LIFE_OFFSET: usize = 48;
 const SLOTS_OFFSET: usize = SESSIONS_OFFSET + MAX_SESSIONS * 8;
 const NOWHERE: u32 = u32::MAX;
-const _: () = assert!(SESSIONS_OFFSET == 64 && SLOTS_OFFSET == 576, "the documented offsets");
+const _: () = assert!(size_of::<Header>() == LIFE_OFFSET, "life comes right behind the header");
+const _: () = assert!(SLOTS_OFFSET == 576, "the documented offset");
 
 /// A session's place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,7 +71,6 @@ struct Header {
     bundle_id: [u8; 16],
     slot_bytes: le::U64,
     base_bytes: le::U64,
-    reserved: [u8; 16],
 }
 
 /// The daemon's side: the only writer.
@@ -118,7 +118,6 @@ impl TableWriter {
             bundle_id: id.0,
             slot_bytes: layout.slot_bytes().into(),
             base_bytes: layout.base_bytes().into(),
-            reserved: [0; 16],
         };
         let table = Table { memory, blocks };
         table.store_header(header);
@@ -216,16 +215,16 @@ impl TableView {
 #[expect(unsafe_code, reason = "the table lies in memory that is mapped, not borrowed")]
 impl Table {
     fn store_header(&self, header: Header) {
-        let bytes: [u8; SESSIONS_OFFSET] = zerocopy::transmute!(header);
+        let bytes: [u8; LIFE_OFFSET] = zerocopy::transmute!(header);
         // SAFETY: the mapping has room for the header (both constructors), and bytes have no
         // alignment; `TableWriter::create` calls this before the descriptor leaves it.
-        unsafe { self.memory.ptr().cast::<[u8; SESSIONS_OFFSET]>().write(bytes) };
+        unsafe { self.memory.ptr().cast::<[u8; LIFE_OFFSET]>().write(bytes) };
     }
 
     fn load_header(&self) -> Header {
-        // SAFETY: as for `store_header`; but for the life word, whose bytes here are ignored, the
-        // daemon does not change it any more.
-        let bytes = unsafe { self.memory.ptr().cast::<[u8; SESSIONS_OFFSET]>().read() };
+        // SAFETY: as for `store_header`; the daemon does not change it any more. The life word, which
+        // the kernel may change, is no part of it.
+        let bytes = unsafe { self.memory.ptr().cast::<[u8; LIFE_OFFSET]>().read() };
         zerocopy::transmute!(bytes)
     }
 

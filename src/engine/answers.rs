@@ -82,6 +82,7 @@ fn log(model: &str, session: &str, task: &str, result: &SwitchResult) {
                 prefetched = report.prefetched,
                 read = report.read,
                 evicted = report.evicted,
+                in_place = report.in_place.then_some(true),
                 rank = report.foreseen.map(|foreseen| foreseen.rank),
                 lead_us = report.foreseen.map(|foreseen| us(foreseen.lead)),
                 queue_us = us(queue),

@@ -189,6 +189,9 @@ impl Engine {
                 }),
                 Err(error) => drop(reply.send(Err(error))),
             },
+            Command::Attach { reply, .. } if self.draining => {
+                let _ = reply.send(Err(EngineError::Draining));
+            }
             Command::Attach { target, peer, reply } => self.attach(&target, peer, reply),
             Command::Detach(member) => {
                 self.models.iter_mut().for_each(|model| model.detach(member));

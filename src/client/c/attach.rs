@@ -139,9 +139,8 @@ pub unsafe extern "C" fn sm_check(attachment: *const Handle) -> Status {
     })
 }
 
-/// Waits until the session is beyond a generation, and tells which it is at then; a lease may be held
-/// meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever. There may
-/// be no task at that generation; sm_lease tells.
+/// Waits until the session serves a task in a generation beyond this one, and tells which; a lease
+/// may be held meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever.
 ///
 /// SM_STATUS_DEADLINE_EXCEEDED: nothing was published in time. SM_STATUS_UNAVAILABLE and
 /// SM_STATUS_CANCELLED, at once: as for sm_check.
@@ -162,7 +161,7 @@ pub unsafe extern "C" fn sm_wait(
         // SAFETY: it can be written, as the caller promises.
         let out = unsafe { Out::new(generation, "generation") }?;
         let timeout = u64::try_from(timeout_ms).map_or(Duration::MAX, Duration::from_millis);
-        out.write(handle.attachment().wait(Generation(beyond), timeout)?.0);
+        out.write(handle.holder.wait(Generation(beyond), timeout)?.0);
         Ok(())
     })
 }
