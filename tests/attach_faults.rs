@@ -32,6 +32,7 @@ use std::{
 use synchromesh::{
     bundle::Bundle,
     client::{AttachError, Attachment},
+    device::{Cell, Notice},
     proto,
     units::Generation,
     wire::{Hello, Refusal, Welcome, WireError},
@@ -437,6 +438,22 @@ fn r6_silent_connections_of_one_process_take_no_places_from_another() {
         assert!(since.elapsed() < HANG, "the places are back");
     }
     assert_serves(&daemon, &fixture, city);
+}
+
+#[test]
+fn a_client_that_breaks_the_protocol_is_told_in_its_cell_that_it_is_no_member_any_more() {
+    let (folder, _, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    let (socket, welcome) = welcome(&daemon);
+    let [.., cell, _] = welcome.unwrap().descriptors;
+    let cell = Cell::open(cell).unwrap();
+    assert_eq!(cell.notice(), None);
+    send(&socket, b"more", SendFlags::NOSIGNAL).unwrap();
+    let since = Instant::now();
+    while cell.notice() != Some(Notice::Ended) {
+        assert!(since.elapsed() < HANG, "it is told");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

@@ -55,12 +55,12 @@ fn m3_a_client_that_never_lets_go_is_told_and_nobody_waits_for_it_any_more() {
     let mut waiting = switch(&mut rig, "left", "parking");
     rig.wait(PATIENCE - Duration::from_nanos(1));
     assert!(open(&mut waiting), "the lease may still end");
-    assert_eq!((client.cell.revoked(), client.rings()), (None, 0));
+    assert_eq!((client.revoked(), client.rings()), (None, 0));
     assert_eq!(rig.engine.next_tick(), Some(rig.now() + Duration::from_nanos(1)));
 
     rig.wait(Duration::from_nanos(1));
     assert_eq!(now(waiting), Err(no_room(4, 2)), "at that moment");
-    assert_eq!((client.cell.revoked(), client.rings()), (Some(Generation(1)), 1));
+    assert_eq!((client.revoked(), client.rings()), (Some(Generation(1)), 1));
     client.assert_task(&rig.contents[0], TaskIndex(0));
     for _ in 0..3 {
         let refused = switch(&mut rig, "left", "parking");
@@ -70,7 +70,7 @@ fn m3_a_client_that_never_lets_go_is_told_and_nobody_waits_for_it_any_more() {
         client.assert_task(&rig.contents[0], TaskIndex(0));
     }
     assert_eq!(client.rings(), 0, "it was told once");
-    assert_eq!(client.cell.revoked(), Some(Generation(1)));
+    assert_eq!(client.revoked(), Some(Generation(1)));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn m3_a_revoked_client_that_goes_away_leaves_nothing_behind() {
     assert_eq!(rig.switched("left", "parking").evicted, 4);
     let mut again = attach(&mut rig, "");
     again.lease();
-    assert_eq!(again.cell.revoked(), None, "it begins anew");
+    assert_eq!(again.revoked(), None, "it begins anew");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn m3_all_readers_of_a_generation_are_told_and_the_last_frees_the_room() {
     rig.wait(PATIENCE);
     assert_eq!(now(waiting), Err(no_room(4, 0)));
     for client in &clients {
-        assert_eq!((client.cell.revoked(), client.rings()), (Some(Generation(1)), 3));
+        assert_eq!((client.revoked(), client.rings()), (Some(Generation(1)), 3));
     }
     detach(&mut rig, &clients[0]);
     assert_eq!(now(switch(&mut rig, "left", "parking")), Err(no_room(4, 0)));
@@ -144,8 +144,8 @@ fn m3_a_reader_that_lets_go_in_time_is_not_told() {
     clients[0].step();
     clients[0].lease();
     rig.wait(PATIENCE / 2);
-    assert_eq!(clients[0].cell.revoked(), None);
-    assert_eq!(clients[1].cell.revoked(), Some(Generation(1)));
+    assert_eq!(clients[0].revoked(), None);
+    assert_eq!(clients[1].revoked(), Some(Generation(1)));
 }
 
 #[test]
@@ -155,12 +155,12 @@ fn m3_patience_counts_from_when_the_task_is_left_however_long_it_was_read() {
     rig.switched("", "city");
     client.lease();
     rig.wait(10 * PATIENCE);
-    assert_eq!((rig.engine.next_tick(), client.cell.revoked()), (None, None));
+    assert_eq!((rig.engine.next_tick(), client.revoked()), (None, None));
     rig.switched("", "highway");
     rig.wait(PATIENCE - MS);
-    assert_eq!(client.cell.revoked(), None);
+    assert_eq!(client.revoked(), None);
     rig.wait(MS);
-    assert_eq!(client.cell.revoked(), Some(Generation(1)));
+    assert_eq!(client.revoked(), Some(Generation(1)));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn m3_a_switch_in_place_whose_own_client_never_lets_go_fails_and_the_task_is_bac
     rig.wait(PATIENCE);
     assert_eq!(now(answer), Err(no_room(4, 0)));
     assert_eq!(serves(&mut rig), (3, Some("city".into())));
-    assert_eq!((client.cell.revoked(), client.rings()), (Some(Generation(1)), 4));
+    assert_eq!((client.revoked(), client.rings()), (Some(Generation(1)), 4));
     client.assert_task(&rig.contents[0], TaskIndex(0));
     let again = in_place(&mut rig, "", "highway");
     assert_eq!(now(again), Err(no_room(4, 0)), "at once");
@@ -289,5 +289,5 @@ fn m3_a_revoked_client_may_go_on_with_what_is_current() {
     let waiting = switch(&mut rig, "", "city");
     rig.wait(PATIENCE);
     assert_eq!(now(waiting), Err(no_room(4, 0)));
-    assert_eq!(client.cell.revoked(), Some(Generation(2)), "it is told again");
+    assert_eq!(client.revoked(), Some(Generation(2)), "it is told again");
 }

@@ -15,6 +15,9 @@
 //! # }
 //! ```
 //!
+//! A process that forks leaves attaching to the child: what the two share is one membership, and a
+//! lease that ends in the one ends in the other.
+//!
 //! An attachment starts no thread and takes no lock. It does not attach again by itself: who was
 //! told that the daemon is gone decides when to try.
 
@@ -25,8 +28,8 @@ use super::{
 use crate::{
     bundle::{BaseTensor, Bundle, OpenError, PrunedTensor},
     device::{
-        ActiveTask, Cell, MemoryError, PoolView, SessionEntry, SharedIndex, TableError, TableView,
-        lease,
+        ActiveTask, Cell, MemoryError, Notice, PoolView, SessionEntry, SharedIndex, TableError,
+        TableView, lease,
     },
     units::{BlockIndex, Generation, TaskIndex},
     wire::{Hello, Welcome, WireError},
@@ -96,7 +99,7 @@ pub enum AttachError {
         actual: Generation,
     },
     /// The daemon has gone, or has ended the membership.
-    #[error("the daemon is gone: attach again once it is back; what is leased stays readable")]
+    #[error("the daemon is gone or has ended the membership: attach again")]
     Closed,
     /// A lease lasted longer than the daemon waits for one.
     #[error(
@@ -209,7 +212,11 @@ impl Attachment {
         if self.table.is_orphaned() {
             return Err(AttachError::Closed);
         }
-        self.cell.revoked().map_or(Ok(()), |generation| Err(AttachError::Revoked(generation)))
+        match self.cell.notice() {
+            None => Ok(()),
+            Some(Notice::Revoked(generation)) => Err(AttachError::Revoked(generation)),
+            Some(Notice::Ended) => Err(AttachError::Closed),
+        }
     }
 
     /// Pins what the session serves now. No system call.

@@ -4,7 +4,8 @@
 //! ```text
 //! offset  bytes  written by  content
 //!      0      8  client      epoch: the generation under lease; 0 for none
-//!     64      8  daemon      revoked: 0, or the generation whose lease outlasted patience
+//!     64      8  daemon      revoked: 0; the generation whose lease outlasted patience; or 2^64-1
+//!                            once the membership has ended
 //! ```
 
 use super::memory::{MemoryError, SharedMemory, Sharing};
@@ -23,6 +24,18 @@ const EPOCH_OFFSET: usize = 0;
 /// Of another cache line: the daemon's store is not to slow the client's.
 const REVOKED_OFFSET: usize = 64;
 const CELL_BYTES: usize = REVOKED_OFFSET + 8;
+
+/// In place of a revoked generation: the daemon does not look at the cell any more.
+const ENDED: Generation = Generation(u64::MAX);
+
+/// Why a client can take no lease any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The lease on this generation has lasted too long.
+    Revoked(Generation),
+    /// The membership has ended.
+    Ended,
+}
 
 /// The words of one client, shared with the daemon.
 #[derive(Debug)]
@@ -54,10 +67,18 @@ impl Cell {
         self.word(REVOKED_OFFSET).store(generation.0, Ordering::Release);
     }
 
-    /// The generation whose lease was revoked, if one was.
-    pub fn revoked(&self) -> Option<Generation> {
-        let revoked = Generation(self.word(REVOKED_OFFSET).load(Ordering::Acquire));
-        (revoked != Generation::NONE).then_some(revoked)
+    /// Tells the client, if it still lives, that the daemon does not look at its cell any more.
+    pub fn end(&self) {
+        self.revoke(ENDED);
+    }
+
+    /// What the daemon tells the client, if it does.
+    pub fn notice(&self) -> Option<Notice> {
+        match Generation(self.word(REVOKED_OFFSET).load(Ordering::Acquire)) {
+            Generation::NONE => None,
+            ENDED => Some(Notice::Ended),
+            generation => Some(Notice::Revoked(generation)),
+        }
     }
 
     #[expect(unsafe_code, reason = "the cell lies in memory that is mapped, not borrowed")]

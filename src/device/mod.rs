@@ -14,7 +14,7 @@ mod pages;
 mod pool;
 mod table;
 
-pub use cell::{Cell, Doorbell};
+pub use cell::{Cell, Doorbell, Notice};
 pub use index::SharedIndex;
 pub use lease::{Active, ActiveTask};
 pub use memory::{MemoryError, SharedMemory, Sharing};

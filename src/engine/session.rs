@@ -56,14 +56,8 @@ struct Member {
 impl Member {
     fn revoke(&self, session: &str, generation: Generation) {
         let Peer { pid, uid } = self.peer;
-        let generation_number = generation.0;
-        tracing::warn!(
-            session,
-            pid,
-            uid,
-            generation = generation_number,
-            "lease revoked: it lasted too long"
-        );
+        let what = "lease revoked: it lasted too long";
+        tracing::warn!(session, pid, uid, generation = generation.0, "{what}");
         self.cell.revoke(generation);
         self.doorbell.ring();
     }
@@ -100,7 +94,9 @@ impl Session {
     }
 
     pub(super) fn leave(&mut self, id: MemberId) {
-        self.members.retain(|member| member.id != id);
+        for gone in self.members.extract_if(.., |member| member.id == id) {
+            gone.cell.end();
+        }
     }
 
     pub(super) fn clients(&self) -> usize {

@@ -198,7 +198,7 @@ impl Sequence<'_> {
             if client.due > 0 {
                 assert_eq!(client.rings(), std::mem::take(&mut client.due), "rings");
             }
-            assert_eq!(client.cell.revoked(), client.told, "leases that were revoked");
+            assert_eq!(client.revoked(), client.told, "leases that were revoked");
         }
     }
 

@@ -4,7 +4,7 @@ use super::bundles::Content;
 use fixedbitset::FixedBitSet;
 use std::{os::fd::OwnedFd, sync::atomic::Ordering};
 use synchromesh::{
-    device::{Active, ActiveTask, Cell, PoolView, SessionEntry, TableView},
+    device::{Active, ActiveTask, Cell, Notice, PoolView, SessionEntry, TableView},
     engine::{MemberId, Membership},
     units::{BlockIndex, Generation, SlotId, TaskIndex},
 };
@@ -101,6 +101,14 @@ impl Client {
 
     fn announce(&self, generation: Generation) {
         self.cell.epoch().store(generation.0, Ordering::SeqCst);
+    }
+
+    /// The generation whose lease it was told to be revoked.
+    pub(crate) fn revoked(&self) -> Option<Generation> {
+        self.cell.notice().map(|notice| match notice {
+            Notice::Revoked(generation) => generation,
+            Notice::Ended => panic!("nobody ended the membership"),
+        })
     }
 
     /// What the client announces that it reads.
