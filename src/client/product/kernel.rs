@@ -141,29 +141,31 @@ impl<W: Element, const B: usize> Tile<'_, W, B> {
     /// Adds the products to the sums, of which each of the rows has `B`.
     #[inline(always)]
     fn add<S: Simd>(&self, simd: S, sums: &mut [[S::f32s; B]]) {
-        let used = self.used();
-        let lanes = S::U32_LANES;
-        // Half of the registers may hold inputs.
-        let most = S::REGISTER_COUNT / 2 / (W::PARTS * B);
         let mut at = 0;
-        if most >= 4 {
-            while used - at >= 4 * lanes {
-                self.add_columns::<S, 4>(simd, at, sums);
-                at += 4 * lanes;
-            }
-        }
-        if most >= 2 {
-            while used - at >= 2 * lanes {
-                self.add_columns::<S, 2>(simd, at, sums);
-                at += 2 * lanes;
-            }
-        }
-        while used - at >= lanes {
-            self.add_columns::<S, 1>(simd, at, sums);
-            at += lanes;
-        }
-        if used > at {
+        self.add_while::<S, 8>(simd, &mut at, sums);
+        self.add_while::<S, 4>(simd, &mut at, sums);
+        self.add_while::<S, 2>(simd, &mut at, sums);
+        self.add_while::<S, 1>(simd, &mut at, sums);
+        if at < self.used() {
             self.add_rest(simd, at, sums);
+        }
+    }
+
+    /// Goes on from word `at` in steps of `V` vectors, as long as there are as many, and if there
+    /// are registers for as many: half of them may hold inputs.
+    #[inline(always)]
+    fn add_while<S: Simd, const V: usize>(
+        &self,
+        simd: S,
+        at: &mut usize,
+        sums: &mut [[S::f32s; B]],
+    ) {
+        let step = V * S::U32_LANES;
+        if V == 1 || V * W::PARTS * B <= S::REGISTER_COUNT / 2 {
+            while self.used() - *at >= step {
+                self.add_columns::<S, V>(simd, *at, sums);
+                *at += step;
+            }
         }
     }
 
@@ -174,7 +176,8 @@ impl<W: Element, const B: usize> Tile<'_, W, B> {
     }
 
     /// Adds the products of `V` vectors of words in each row, from word `at` on. Their inputs stay
-    /// in registers, and memory is read from front to back, as it is fetched ahead best.
+    /// in registers; and if that is all of a row, memory is read from front to back, as the
+    /// processor fetches it ahead best.
     #[inline(always)]
     fn add_columns<S: Simd, const V: usize>(&self, simd: S, at: usize, sums: &mut [[S::f32s; B]]) {
         let columns = at..at + V * S::U32_LANES;

@@ -89,7 +89,9 @@ pub enum ProductError {
 /// What a block holds counts as in a dense product: an infinity in `x` against a zero in a block is
 /// not a number, but against an absent block it is nothing.
 ///
-/// Allocates a copy of `x` and some KiB, whatever the number of blocks.
+/// Allocates a copy of `x`, a list of one grid row's blocks and some KiB, whatever the number of
+/// blocks; and room for one block if slices do not begin, or rows of a block do not end, at a
+/// multiple of four bytes: such blocks are copied first.
 ///
 /// # Errors
 ///
