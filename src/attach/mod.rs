@@ -34,6 +34,8 @@ use tokio::{
 
 /// How long a client may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the hello of a client that is refused before it may still come.
+const LINGER: Duration = Duration::from_millis(100);
 /// Pause after the kernel refuses a connection, so that a lack of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -132,6 +134,8 @@ async fn serve_client(client: &Client, engine: &Handle, processes: &Processes) {
             tracing::warn!(pid = client.peer.pid, uid = client.peer.uid, why, "not attached");
             // It may have gone already.
             let _ = Welcome::refuse(client.socket.as_fd(), code, &why);
+            // A hello that is not read by the end would take the refusal with it.
+            let _ = timeout(LINGER, client.hello()).await;
         }
     }
 }
