@@ -235,7 +235,7 @@ fn torn_reads(path: &Path, bundle: &Bundle, wanted: u64) -> Value {
 /// not what they should be. The check above can fail, then. (Read from the descriptor, not from a
 /// mapping: memory that may change under a reader is nothing for a slice.)
 fn wrong_without_lease(attach: &Path, bundle: &Bundle) -> Value {
-    const READS: u32 = 5_000;
+    const READS: u32 = 1_000;
     let mut rng = fastrand::Rng::with_seed(3);
     let socket = common::seqpacket::connect(attach);
     Hello::default().send(&socket).unwrap();
@@ -246,7 +246,7 @@ fn wrong_without_lease(attach: &Path, bundle: &Bundle) -> Value {
         let Some(active) = table.active(entry).task() else { continue };
         let block = BlockIndex(rng.u32(own_part(active.task)));
         let Some(slot) = table.slot_of(block) else { continue };
-        thread::sleep(Duration::from_micros(200));
+        thread::sleep(Duration::from_millis(5));
         let offset = table.layout().slots_offset() + u64::from(slot.0) * 4096;
         pool.read_exact_at(&mut bytes, offset).unwrap();
         wrong += u32::from(!bundle.block_matches(block, &bytes));

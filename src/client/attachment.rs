@@ -175,7 +175,12 @@ impl Attachment {
             Err(WireError::Io(Errno::PIPE)) => {}
             result => result?,
         }
-        let welcome = Welcome::receive(&socket).map_err(|error| match error {
+        let welcome = match Welcome::receive(&socket) {
+            // The hello was not read before the end; the refusal is behind this error.
+            Err(WireError::Io(Errno::CONNRESET)) => Welcome::receive(&socket),
+            result => result,
+        };
+        let welcome = welcome.map_err(|error| match error {
             WireError::Io(Errno::AGAIN) => busy(),
             other => other.into(),
         });
