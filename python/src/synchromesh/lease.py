@@ -106,7 +106,9 @@ class Lease:
     def matmul(self, name: str, x: Array) -> Array:
         """`x` [..., cols] times the transpose of a tensor that is cut into blocks: [..., rows], a new array.
 
-        Only the task's blocks are worked on. BF16 and F16 count as float32. Raises `TypeError` for 8-bit floats.
+        Only the task's blocks are worked on. Blocks of BF16 and F16 count as float32, and so does `x` if it is
+        float16; the product is float32, or float64 if `x` is. Raises `TypeError` for blocks of 8-bit floats, and for
+        an `x` that is not of a floating type that numpy has: BF16 seen as uint16 would be taken for whole numbers.
         """
         if self.model.dtype.startswith("F8"):
             raise TypeError(f"numpy cannot compute with {self.model.dtype}")
@@ -120,8 +122,12 @@ class Lease:
 def matmul(blocks: Iterable[tuple[int, int, Array]], x: Array, rows: int) -> Array:
     """`x` [..., cols] times the transpose of blocks (row, col, [height, width]), which come row by row: [..., rows].
 
-    One product for each row of blocks: that is much faster than one for each block.
+    It is computed, and comes out, in float32, or in the type of `x` if that is wider. Raises `TypeError` if `x` is
+    not floating. One product for each row of blocks: that is much faster than one for each block.
     """
+    if not np.issubdtype(x.dtype, np.floating):
+        raise TypeError(f"x must be floating, not {x.dtype}; `x.astype(np.float32)` makes it so, if it holds numbers")
+    x = x.astype(np.result_type(x.dtype, np.float32), copy=False)
     product = np.zeros((*x.shape[:-1], rows), x.dtype)
     for row, group in groupby(blocks, key=lambda block: block[0]):
         band = [(col, view) for _, col, view in group]
