@@ -91,7 +91,8 @@ WRONG_TABLES = {
     "more slots than the pool has": (12, struct.pack("<I", 1 << 24)),
     "bundle id": (16, b"x"),
     "bytes of a slot": (32, struct.pack("<Q", 8192)),
-    "bytes of the base": (40, struct.pack("<Q", 1 << 40)),
+    "a base that is larger than the pool": (40, struct.pack("<Q", 1 << 40)),
+    "a base that is smaller than the header's": (40, struct.pack("<Q", 4096)),
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake import image
 from inputs import CUT, TASKS, Inputs, floats
 from live import HANG_S, Daemon, child
 
@@ -104,8 +105,10 @@ def test_what_is_not_floating_is_not_multiplied(lease: Lease, kind: type) -> Non
         lease.matmul("layer.0.weight", np.ones((2, 128), kind))
 
 
-def test_the_grid_says_what_has_blocks(lease: Lease, model: Inputs) -> None:
-    read = Model.open(model.bundle)
+def test_the_grid_says_what_has_blocks(lease: Lease, model: Inputs, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(image(model.bundle.read_bytes()))
+    with open(tmp_path / "image", "rb") as file:
+        read = Model(file.fileno())
     height, width = read.block_shape
     for name in CUT:
         placed = read.placed(lease.task, name)

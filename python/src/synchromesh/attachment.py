@@ -229,8 +229,8 @@ def _map(descriptors: list[int]) -> _Mapped:
 
 
 def _check_belonging(model: Model, table: _memory.Table) -> None:
-    served = table.bundle_id, table.blocks, table.slot_bytes
-    if served != (model.bundle_id, model.blocks, model.block_bytes):
+    served = table.bundle_id, table.blocks, table.slot_bytes, table.base_bytes
+    if served != (model.bundle_id, model.blocks, model.block_bytes, model.base_bytes):
         raise ProtocolError("table and index that the daemon hands out do not belong together")
 
 
