@@ -28,11 +28,11 @@ environment() {
         --force-reinstall "$here"
 }
 
-# The first Python that has wheels of the oldest versions.
-old_python() {
+# The first of these Pythons whose version is at least 3.LEAST and below 3.BELOW: first_of LEAST BELOW PYTHON ...
+first_of() {
     local python
-    for python in python3 python3.11 python3.10 python3.9; do
-        if "$python" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' 2>/dev/null; then
+    for python in "${@:3}"; do
+        if "$python" -c "import sys; sys.exit(not (3, $1) <= sys.version_info < (3, $2))" 2>/dev/null; then
             echo "$python"
             return
         fi
@@ -45,18 +45,23 @@ if [[ -z ${SYNCHROMESH_BIN-} ]]; then
 fi
 export SYNCHROMESH_BIN
 
-environment current python3
+current=$(first_of 11 15 python3 python3.14 python3.13 python3.12 python3.11)
+oldest=$(first_of 9 12 python3 python3.11 python3.10 python3.9)
+readonly current oldest
 cd "$here"
-readonly tools=$root/target/python-current/bin
-"$tools/ruff" check --quiet --no-cache
-"$tools/ruff" format --quiet --no-cache --check
-"$tools/mypy" --cache-dir="$root/target/python-current/mypy"
-"$tools/python" -m pytest "$@"
-
-oldest=$(old_python)
+if [[ -n $current ]]; then
+    environment current "$current"
+    readonly tools=$root/target/python-current/bin
+    "$tools/python" -m ruff check --quiet --no-cache
+    "$tools/python" -m ruff format --quiet --no-cache --check
+    "$tools/python" -m mypy --cache-dir="$root/target/python-current/mypy"
+    "$tools/python" -m pytest "$@"
+else
+    echo "SKIPPED: style, types, and tests with current versions: they need Python 3.11 to 3.14, and none is here"
+fi
 if [[ -n $oldest ]]; then
     environment oldest "$oldest"
     "$root/target/python-oldest/bin/python" -m pytest "$@"
 else
-    echo "skipped: the oldest versions have wheels for Python 3.9 to 3.11, and none of these is here"
+    echo "SKIPPED: tests with the oldest versions: they have wheels for Python 3.9 to 3.11, and none of these is here"
 fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Generates the Python package's protobuf modules from proto/ and python/proto/; run it when a .proto file changes.
-# With --check it changes nothing, and fails where the modules are not what the .proto files give.
+# With --check it changes nothing, and fails where the modules are not what the .proto files give; where no Python is
+# that the generator has wheels for, it says so and checks nothing.
 set -euo pipefail
 
 # The oldest generator that has wheels for Python 3.11: what it writes, every later grpcio and protobuf can read, but
@@ -19,14 +20,29 @@ if (($# > 1)) || [[ ${1---check} != --check ]]; then
     exit 2
 fi
 
-wanted=$(echo "${packages[@]}" && python3 -VV)
+# The first Python that has wheels of the generator.
+python=
+for candidate in python3 python3.11 python3.10 python3.9 python3.8 python3.7; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 7) <= sys.version_info < (3, 12))' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+readonly python
+if [[ -z $python ]]; then
+    if (($#)); then
+        echo "SKIPPED: python-stubs: the generator has wheels for Python 3.7 to 3.11, and none of these is here"
+        exit 0
+    fi
+    echo "python-stubs: the generator has wheels for Python 3.7 to 3.11: install one of these" >&2
+    exit 1
+fi
+
+wanted=$(echo "${packages[@]}" && "$python" -VV)
 if [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then
     rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: "${packages[@]}" || {
-        echo "python-stubs: these versions have wheels for Python 3.7 to 3.11: put such a python3 first in PATH" >&2
-        exit 1
-    }
+    "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: "${packages[@]}"
     echo "$wanted" >"$stamp"
 fi
 

@@ -5,10 +5,14 @@ Each batch takes a lease and computes with the blocks in place. What comes out i
 arithmetic over the original model's weights times the task's mask; and, to within the rounding of float32, with plain
 products of such dense weights. Weights of two tasks mixed up in one batch would show in both.
 
-    pip install ./python tokenizers safetensors
-    scripts/fetch-minilm.sh && synchromesh compile examples/minilm/recipe.yaml
-    synchromesh serve --config CONFIG &
-    python3 python/examples/minilm.py --control CONTROL.sock --attach ATTACH.sock
+    python3 -m venv target/python
+    target/python/bin/python -m pip install ./python tokenizers safetensors
+    scripts/fetch-minilm.sh
+    target/release/synchromesh compile examples/minilm/recipe.yaml
+    target/release/synchromesh serve --config target/minilm.yaml &
+    target/python/bin/python python/examples/minilm.py --control target/control.sock --attach target/attach.sock
+
+target/minilm.yaml is the README's configuration.
 
 Not here: a fast encoder. It is scripts/minilm.py's, which needs nothing but numpy.
 """
@@ -45,6 +49,8 @@ SENTENCES = (
 )
 # Two ways to add up products in float32, through six layers, differ by less than this: about 3e-7 was seen.
 ROUNDING = 2e-6
+# How long past its time, in seconds, the comparison waits for tasks that were not leased yet.
+PATIENCE = 60
 # How much nearer one task's two results must be to each other than two tasks' are.
 APART = 100
 
@@ -130,13 +136,18 @@ def keep_switching(control: str, stop: Any, switches: Any) -> None:
 def compare(
     session: synchromesh.Attachment, expected: Expected, seconds: float, switching: Callable[[], bool]
 ) -> Counter[str]:
-    """Computes batch after batch; gives how many of each task were right. One that is not ends the program."""
+    """Computes batch after batch, until the time is over and each task was seen; gives how many of each were right.
+
+    One that is not ends the program, and so does a task that is not seen in `PATIENCE` seconds more.
+    """
     batches: Counter[str] = Counter()
     session.wait(timeout=60)
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(batches) < len(session.model.tasks):
         if not switching():
             sys.exit("the process that switches has ended")
+        if time.monotonic() > end + PATIENCE:
+            sys.exit(f"never leased: {', '.join(sorted(set(session.model.tasks) - set(batches)))}")
         with session.lease() as lease:
             found = embed(OverBlocks(expected.plain, Base(lease.base), lease.matmul), expected.batch)
             task, generation = lease.task, lease.generation

@@ -38,6 +38,15 @@ def memory(content: bytes, size: int, seals: int) -> tuple[int, mmap.mmap]:
     return descriptor, view
 
 
+def image(bundle: bytes) -> bytes:
+    """Header and index of a bundle, as they are handed out."""
+    start = 8 + int.from_bytes(bundle[:8], "little")
+    index = "index/", "grid/", "own/", "tasks/"
+    entries = json.loads(bundle[8:start]).items()
+    first = min(entry["data_offsets"][0] for name, entry in entries if name.startswith(index))
+    return bundle[:start] + bundle[start + first :]
+
+
 @dataclass
 class Fake:
     """What the next client is told and given. Everything may be changed before it attaches, words after it, too."""
@@ -64,9 +73,6 @@ class Fake:
         self.block_bytes = header["blocks"]["data_offsets"][1] // self.count
         ends = [entry["data_offsets"] for name, entry in header.items() if name.startswith("base/")]
         self.base = min(ends)[0], max(end for _, end in ends)
-        self.index_start = min(
-            entry["data_offsets"][0] for name, entry in header.items() if name.startswith(("index/", "grid/", "own/"))
-        )
 
     def contents(self) -> dict[str, bytearray]:
         """Pool, table, index and cell. Block i is in slot count - 1 - i."""
@@ -78,8 +84,7 @@ class Fake:
         head = struct.pack("<8sII16sQQ", b"SMTABLE1", self.count, self.count, identity, self.block_bytes, len(base))
         sessions = np.full(64, NO_TASK, np.uint64).tobytes()
         table = head + bytes(16) + sessions + np.arange(self.count, dtype=np.uint32)[::-1].tobytes()
-        index = self.raw[: self.start] + data[self.index_start :]
-        made = {"pool": pool, "table": table, "index": index, "cell": bytes(4096)}
+        made = {"pool": pool, "table": table, "index": image(self.raw), "cell": bytes(4096)}
         return {name: bytearray(content) for name, content in made.items()}
 
     def serve(self, listener: socket.socket) -> None:

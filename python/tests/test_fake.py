@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fake import LIFE, NO_TASK, OWNER_DIED, REVOKED, SHRINK, Fake
 
-from synchromesh import Attachment, Closed, DescriptorLimit, NoTask, ProtocolError, Refused, Revoked
+from synchromesh import Attachment, Closed, DescriptorLimit, LeaseError, NoTask, ProtocolError, Refused, Revoked
 from synchromesh.errors import AttachError
 
 Faked = tuple[Fake, Path]
@@ -91,7 +91,8 @@ WRONG_TABLES = {
     "more slots than the pool has": (12, struct.pack("<I", 1 << 24)),
     "bundle id": (16, b"x"),
     "bytes of a slot": (32, struct.pack("<Q", 8192)),
-    "bytes of the base": (40, struct.pack("<Q", 1 << 40)),
+    "a base that is larger than the pool": (40, struct.pack("<Q", 1 << 40)),
+    "a base that is smaller than the header's": (40, struct.pack("<Q", 4096)),
 }
 
 
@@ -179,6 +180,149 @@ def test_r_a_revoked_client_has_to_attach_again(faked: Faked) -> None:
         lease.release()
         with pytest.raises(Revoked):
             session.lease()
+
+
+def test_a_membership_that_the_daemon_has_ended_is_closed(faked: Faked) -> None:
+    fake, path = faked
+    with Attachment(path) as session:
+        fake.publish(5, 0)
+        with session.lease() as lease:
+            fake.set_word("cell", REVOKED, "<Q", 2**64 - 1)
+            for call in (session.check, lease.check, session.wait):
+                with pytest.raises(Closed, match="ended the membership"):
+                    call()
+        with pytest.raises(Closed, match="ended the membership"):
+            session.lease()
+
+
+def test_a_lease_can_be_asked_how_it_stands(faked: Faked) -> None:
+    fake, path = faked
+    with Attachment(path) as session:
+        session.check()
+        fake.publish(5, 0)
+        with session.lease() as lease:
+            lease.check()
+            assert lease.is_current
+            fake.publish(6, 0)
+            assert not lease.is_current
+            fake.set_word("cell", REVOKED, "<Q", 5)
+            for check in (session.check, lease.check):
+                with pytest.raises(Revoked, match="5"):
+                    check()
+            fake.set_word("table", LIFE, "<I", OWNER_DIED | 1234)
+            for check in (session.check, lease.check):
+                with pytest.raises(Closed, match="gone"):
+                    check()
+        with pytest.raises(LeaseError):
+            lease.check()
+        with pytest.raises(LeaseError):
+            _ = lease.is_current
+    with pytest.raises(Closed, match="was closed"):
+        session.check()
+
+
+def in_a_fork(tell: Callable[[], str], then: Callable[[], None] = lambda: None) -> str:
+    """What a forked process tells; `then` is called in this one while that one lives."""
+    reading, writing = os.pipe()
+    done, finish = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, tell().encode())
+            os.close(finish)
+            os.read(done, 1)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as told, open(finish, "w"):
+        then()
+        os.close(done)
+        text = os.read(told.fileno(), 4096).decode()
+    os.waitpid(child, 0)
+    return text
+
+
+def outcome(call: Callable[[], object]) -> str:
+    """The error that a call raises."""
+    try:
+        call()
+    except AttachError as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
+
+
+def test_a_fork_neither_ends_nor_keeps_what_its_parent_has(faked: Faked) -> None:
+    fake, path = faked
+    session = Attachment(path)
+    fake.publish(7, 2)
+    before = len(os.listdir("/proc/self/fd"))
+
+    def leave_the_lease() -> str:
+        told = []
+        with lease:
+            for call in (lease.check, session.lease, session.wait, session.check, session.fileno):
+                told.append(outcome(call))
+            told.append(outcome(lambda: lease.dense("layer.0.weight")))
+        lease.release()
+        session.close()
+        gc.collect()
+        return "\n".join([*told, str(len(os.listdir("/proc/self/fd")) - before)])
+
+    with session.lease() as lease:
+        *told, descriptors = in_a_fork(leave_the_lease).split("\n")
+        assert all(line.startswith("Closed") and "forked from: attach anew" in line for line in told), told
+        assert len(told) == 6
+        assert fake.word("cell", 0) == 7, "the parent's lease stands"
+        lease.check()
+        assert lease.dense("layer.0.weight").any()
+    assert fake.word("cell", 0) == 0
+    session.lease(7).release()
+    # Seven of the attachment are gone (a connection, doorbell, epoll, four mappings), and the test's pipes are there.
+    assert int(descriptors) == 4 - 7
+    session.close()
+
+
+def test_a_connection_ends_with_its_process_though_a_fork_lives(faked: Faked) -> None:
+    fake, path = faked
+    session = Attachment(path)
+
+    def hung_up() -> None:
+        session.close()
+        fake.peer.settimeout(10)
+        assert fake.peer.recv(1) == b"", "though the other process lives"
+
+    assert in_a_fork(lambda: outcome(session.check), hung_up).startswith("Closed")
+
+
+def test_an_attachment_that_is_dropped_lets_go_of_everything(faked: Faked) -> None:
+    fake, path = faked
+    Attachment(path).close()
+    gc.collect()
+    fake.hang_up()
+    fake.views.clear()
+    before = len(os.listdir("/proc/self/fd"))
+    session = Attachment(path)
+    with pytest.warns(ResourceWarning, match="Attachment"):
+        del session
+    fake.hang_up()
+    fake.views.clear()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_closed_attachment_keeps_no_descriptor(faked: Faked) -> None:
+    fake, path = faked
+    before = len(os.listdir("/proc/self/fd"))
+    session = Attachment(path)
+    fake.publish(1, 0)
+    lease = session.lease()
+    session.close()
+    fake.hang_up()
+    fake.views.clear()
+    assert len(os.listdir("/proc/self/fd")) == before
+    for call in (lambda: session.model, lambda: lease.model, lambda: lease.base("norm.bias"), session.fileno):
+        with pytest.raises(Closed):
+            call()
+    lease.release()
 
 
 def test_a_daemon_s_death_is_told_by_memory_alone(faked: Faked) -> None:

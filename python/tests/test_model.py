@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake import image
 from inputs import Inputs
 
 from synchromesh import ABSENT, Model, ProtocolError
@@ -17,9 +18,16 @@ from synchromesh import ABSENT, Model, ProtocolError
 Header = dict[str, Any]
 
 
-def rewritten(bundle: Path, folder: Path, change: Callable[[Header, Header], None]) -> Path:
-    """A bundle with another header: `change` gets the header and the metadata."""
-    raw = bundle.read_bytes()
+def read(image: bytes, folder: Path) -> Model:
+    """What an image says."""
+    (folder / "image").write_bytes(image)
+    with open(folder / "image", "rb") as file:
+        return Model(file.fileno())
+
+
+def rewritten(bundle: Path, change: Callable[[Header, Header], None]) -> bytes:
+    """A bundle's image with another header: `change` gets the header and the metadata."""
+    raw = image(bundle.read_bytes())
     (length,) = struct.unpack_from("<Q", raw)
     header = json.loads(raw[8 : 8 + length])
     meta = json.loads(header["__metadata__"]["synchromesh"])
@@ -27,9 +35,11 @@ def rewritten(bundle: Path, folder: Path, change: Callable[[Header, Header], Non
     if "__metadata__" in header:
         header["__metadata__"]["synchromesh"] = json.dumps(meta)
     text = json.dumps(header).encode().ljust(length)
-    out = folder / "changed.mesh"
-    out.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
-    return out
+    return struct.pack("<Q", len(text)) + text + raw[8 + length :]
+
+
+def test_an_unchanged_image_is_read(any_model: Inputs, tmp_path: Path) -> None:
+    assert read(rewritten(any_model.bundle, lambda _header, _meta: None), tmp_path).name == any_model.name
 
 
 FAULTS: dict[str, Callable[[Header, Header], Any]] = {
@@ -55,7 +65,7 @@ FAULTS: dict[str, Callable[[Header, Header], Any]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_header_is_refused(any_model: Inputs, tmp_path: Path, fault: str) -> None:
     with pytest.raises(ProtocolError):
-        Model.open(rewritten(any_model.bundle, tmp_path, FAULTS[fault]))
+        read(rewritten(any_model.bundle, FAULTS[fault]), tmp_path)
 
 
 WRONG_IMAGES = {
@@ -73,13 +83,12 @@ WRONG_IMAGES = {
 
 @pytest.mark.parametrize("fault", WRONG_IMAGES)
 def test_what_is_no_header_is_refused(tmp_path: Path, fault: str) -> None:
-    (tmp_path / "wrong.mesh").write_bytes(WRONG_IMAGES[fault])
     with pytest.raises(ProtocolError):
-        Model.open(tmp_path / "wrong.mesh")
+        read(WRONG_IMAGES[fault], tmp_path)
 
 
-def test_the_rules_for_a_place_are_the_page_s(any_model: Inputs) -> None:
-    model = Model.open(any_model.bundle)
+def test_the_rules_for_a_place_are_the_page_s(any_model: Inputs, tmp_path: Path) -> None:
+    model = read(image(any_model.bundle.read_bytes()), tmp_path)
     owned = 0
     for name in model.tensors:
         for task in model.tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import struct
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from live import HANG_S, Daemon, child, said
 
-from synchromesh import Attachment, Closed, Refused
+from synchromesh import Attachment, Closed, Refused, _fence, _wire
 
 INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, UNIMPLEMENTED = 3, 5, 7, 12
 
@@ -72,6 +73,66 @@ def test_another_user_is_not_permitted(daemon: Daemon) -> None:
 def test_where_nobody_listens_there_is_nobody(tmp_path: Path) -> None:
     with pytest.raises(Closed, match="is the daemon running"):
         Attachment(tmp_path / "nobody.sock")
+
+
+FULL = struct.pack("<8sIIII256s", b"SMATTACH", 1, 8, 0, 0, b"full")
+
+
+@contextmanager
+def pair(folder: Path) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A client's connection, and its other end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(folder / "pair.sock"))
+        listener.listen()
+        with _wire.connect(str(folder / "pair.sock"), 0.1) as client, listener.accept()[0] as server:
+            yield client, server
+
+
+def test_a_refusal_is_read_that_came_before_the_hello(tmp_path: Path) -> None:
+    with pair(tmp_path) as (client, server):
+        server.send(FULL)
+        server.close()
+        with pytest.raises(Refused, match="full"):
+            _wire.greet(client, "", "")
+
+
+def test_a_refusal_is_read_of_who_did_not_read_the_hello(tmp_path: Path) -> None:
+    class Slow:
+        """A client that the daemon has refused between hello and answer."""
+
+        recvmsg = property(lambda _self: client.recvmsg)
+
+        def send(self, data: bytes) -> None:
+            client.send(data)
+            server.send(FULL)
+            server.close()
+
+    with pair(tmp_path) as (client, server), pytest.raises(Refused, match="full"):
+        _wire.greet(Slow(), "", "")  # type: ignore[arg-type]
+
+
+def test_who_hangs_up_unheard_is_gone(tmp_path: Path) -> None:
+    with pair(tmp_path) as (client, server):
+        server.close()
+        with pytest.raises(Closed, match="without an answer"):
+            _wire.greet(client, "", "")
+
+
+def test_who_neither_reads_nor_answers_is_not_waited_for(tmp_path: Path) -> None:
+    with pair(tmp_path) as (client, _server):
+        with pytest.raises(Closed, match="does not answer"):
+            _wire.greet(client, "", "")
+        with contextlib.suppress(BlockingIOError):
+            while client.send(b"x"):
+                pass
+        with pytest.raises(Closed, match="does not answer"):
+            _wire.greet(client, "", "")
+
+
+def test_another_interpreter_is_told_so(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fence.sys.implementation, "name", "pypy")
+    with pytest.raises(NotImplementedError, match="CPython, not pypy"):
+        daemon.attach()
 
 
 def test_r17_junk_descriptors_are_not_taken_in(daemon: Daemon) -> None:

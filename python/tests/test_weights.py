@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake import image
 from inputs import CUT, TASKS, Inputs, floats
 from live import HANG_S, Daemon, child
 
@@ -88,8 +89,26 @@ def test_a_product_over_blocks_is_the_dense_one(lease: Lease, model: Inputs) -> 
             lease.matmul(name, x[..., :-1])
 
 
-def test_the_grid_says_what_has_blocks(lease: Lease, model: Inputs) -> None:
-    read = Model.open(model.bundle)
+@pytest.mark.parametrize("wide", [np.float16, np.float32, np.float64, np.dtype(">f4")])
+def test_a_product_is_as_wide_as_x_and_never_less_than_float32(lease: Lease, model: Inputs, wide: type) -> None:
+    weights = floats(model.tasks[lease.task]["layer.0.weight"]).astype(np.float64)
+    x = np.random.default_rng(1).standard_normal((5, weights.shape[1])).astype(wide)
+    found = lease.matmul("layer.0.weight", x)
+    assert found.dtype == np.result_type(wide, np.float32)
+    rounding = 1e-12 if found.dtype == np.float64 else 1e-4
+    assert np.abs(found - x.astype(np.float64) @ weights.T).max() < rounding
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int8, np.uint16, np.bool_, np.complex64])
+def test_what_is_not_floating_is_not_multiplied(lease: Lease, kind: type) -> None:
+    with pytest.raises(TypeError, match=np.dtype(kind).name):
+        lease.matmul("layer.0.weight", np.ones((2, 128), kind))
+
+
+def test_the_grid_says_what_has_blocks(lease: Lease, model: Inputs, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(image(model.bundle.read_bytes()))
+    with open(tmp_path / "image", "rb") as file:
+        read = Model(file.fileno())
     height, width = read.block_shape
     for name in CUT:
         placed = read.placed(lease.task, name)

@@ -1,9 +1,13 @@
 """A sequentially consistent fence for a language that has none: the lease protocol needs one.
 
 A FUTEX_WAKE of a private word that nobody waits for wakes nobody, but is a full barrier on the processor that makes
-it. It is called without giving up the interpreter's lock, which would cost more than the call.
+it. No manual promises that; the kernel's source does, in the comment at the head of kernel/futex/waitwake.c: barrier
+(B) stands between all that the waker wrote and its look at who waits. It is called without giving up the interpreter's
+lock, which would cost more than the call.
 
-Not here: acquire and release. What the client loads and stores on either side of a fence needs no more.
+Not here: acquire and release. What the client loads and stores on either side of a fence needs no more. And
+interpreters other than CPython: that each load and store of the protocol is one access, in the order of the program,
+is known of CPython alone.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ _SYS_FUTEX = {"x86_64": 202, "aarch64": 98}
 
 def full_fence() -> Callable[[], None]:
     """A function that is a full fence. Raises `NotImplementedError` where none is known."""
+    if sys.implementation.name != "cpython":
+        raise NotImplementedError(f"attaching needs CPython, not {sys.implementation.name}")
     machine = platform.machine()
     if sys.platform != "linux" or machine not in _SYS_FUTEX or sys.maxsize < 2**32:
         raise NotImplementedError(f"attaching needs 64-bit Linux on {' or '.join(_SYS_FUTEX)}, not {machine}")

@@ -1,10 +1,9 @@
-"""The header of a bundle, as docs/format.md bounds it, and the tables of its index: of a file, or of the image of both
-that the daemon hands out, which has the index right behind the header.
+"""The header of a bundle and the tables of its index, in the image of both that the daemon hands out: the index lies
+right behind the header.
 
-The header is read; the index is mapped.
+The header is read; the index is mapped. Each offset is checked against what is mapped before it is used.
 
-Not here: the digest over header and index, which would need another package. The daemon checked it before it handed the
-image out, sealed.
+Not here: the digest over header and index. The daemon has checked the copy that it hands out, sealed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _INDEX = ("index/", "grid/", "own/", "tasks/")
 
 
 class Entry(NamedTuple):
-    """What the header says of a tensor; its bytes lie from `begin` to `end` of the file."""
+    """What the header says of a tensor; its bytes lie from `begin` to `end` of the bundle's file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -36,7 +35,7 @@ class Entry(NamedTuple):
 class Image:
     """A header, and the index that it tells of. Arrays are views onto the mapped index, made when asked for."""
 
-    def __init__(self, descriptor: int, is_file: bool) -> None:
+    def __init__(self, descriptor: int) -> None:
         # Types and shapes repeat; of each, one is kept.
         self._seen: dict[Any, Any] = {}
         size = os.fstat(descriptor).st_size
@@ -48,20 +47,19 @@ class Image:
             header = json.loads(os.pread(descriptor, length, 8), object_pairs_hook=self._object)
             self.meta: dict[str, Any] = json.loads(header.pop("__metadata__")["synchromesh"])
             self.entries: dict[str, Entry] = header
-            self._map(descriptor, size, is_file)
+            self._map(descriptor, size)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ProtocolError(f"the index: not a bundle's: {error!r}") from error
 
-    def _map(self, descriptor: int, size: int, is_file: bool) -> None:
+    def _map(self, descriptor: int, size: int) -> None:
         """Maps the index. `_start` and `_end` are where it lies in the file, `_mapped` is where the mapping begins."""
         self._start = min(entry.begin for name, entry in self.entries.items() if name.startswith(_INDEX))
         self._end = max(entry.end for entry in self.entries.values())
-        place = self._start if is_file else self._data_start
-        if self._start < self._data_start or place + self._end - self._start != size:
+        if self._start < self._data_start or self._data_start + self._end - self._start != size:
             raise ProtocolError("the index: it is not as long as its header says")
-        begin = place // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        begin = self._data_start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         self._memory = mmap.mmap(descriptor, size - begin, mmap.MAP_SHARED, mmap.PROT_READ, offset=begin)
-        self._mapped = self._start - (place - begin)
+        self._mapped = self._start - (self._data_start - begin)
 
     def _object(self, pairs: list[tuple[str, Any]]) -> Any:
         """Makes an entry of a tensor's object as soon as it is read: dicts would take much more memory."""

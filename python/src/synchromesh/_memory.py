@@ -35,6 +35,8 @@ _OWNER_DIED = 1 << 30
 _NO_TASK = 0xFFFF
 _NOWHERE = 0xFFFFFFFF
 _REVOKED = 64
+# In the place of a revoked generation: the daemon has ended the membership.
+ENDED = 2**64 - 1
 
 
 def sealed(descriptor: int, what: str, seals: int, least: int) -> int:
@@ -109,7 +111,7 @@ class Cell:
         self._words[0] = generation
 
     def revoked(self) -> int:
-        """The generation whose lease has lasted too long, or 0."""
+        """The generation whose lease has lasted too long, 0 for none, or `ENDED`."""
         return self._words[_REVOKED // 8]
 
 

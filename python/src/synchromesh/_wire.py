@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import os
 import socket
 import struct
@@ -22,6 +21,7 @@ _WELCOME = struct.Struct("<8sIIII256s")
 _DESCRIPTORS = 5
 _PLACES = 64
 _PERMISSION_DENIED = 7
+_SILENT = "the daemon does not answer; it may have all the clients that it takes"
 
 
 def connect(path: str, timeout: float) -> socket.socket:
@@ -46,8 +46,12 @@ def connect(path: str, timeout: float) -> socket.socket:
 def greet(peer: socket.socket, model: str, session: str) -> tuple[int, list[int]]:
     """Says hello. Gives the session's place in the table, and the descriptors."""
     hello = _HELLO.pack(_MAGIC, _VERSION, 0, _padded(model), _padded(session))
-    with contextlib.suppress(BrokenPipeError):  # A daemon that refuses unheard has said why all the same.
-        peer.send(hello)
+    try:
+        # A daemon that refuses unheard has said why all the same.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            peer.send(hello)
+    except BlockingIOError as error:
+        raise Closed(_SILENT) from error
     data, descriptors, lost = _receive(peer)
     try:
         return _place(data, len(descriptors), lost), descriptors
@@ -74,14 +78,20 @@ def _receive(peer: socket.socket) -> tuple[bytes, list[int], bool]:
     # Room for more than is due: what a wrong peer sends too much of is seen, and closed.
     numbers = array.array("i")
     space = socket.CMSG_SPACE(2 * _DESCRIPTORS * numbers.itemsize)
+
+    def receive() -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+        return peer.recvmsg(_WELCOME.size + 1, space, socket.MSG_CMSG_CLOEXEC)
+
     try:
-        data, parts, flags, _ = peer.recvmsg(_WELCOME.size + 1, space, socket.MSG_CMSG_CLOEXEC)
+        try:
+            data, parts, flags, _ = receive()
+        except ConnectionResetError:
+            # The daemon has closed without reading the hello. That is told once, before what it had sent.
+            data, parts, flags, _ = receive()
     except BlockingIOError as error:
-        raise Closed("the daemon does not answer; it may have all the clients that it takes") from error
-    except OSError as error:
-        if error.errno in (errno.ECONNRESET, errno.EPIPE):
-            raise Closed("the daemon has closed the connection") from error
-        raise
+        raise Closed(_SILENT) from error
+    except ConnectionError as error:
+        raise Closed("the daemon has closed the connection") from error
     for level, kind, content in parts:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             numbers.frombytes(content[: len(content) // numbers.itemsize * numbers.itemsize])

@@ -1,14 +1,14 @@
 """What a bundle holds: its tensors, its tasks, and which block each task has at each place.
 
 Grids and sets are views onto the mapped index, so that a model takes next to no memory of its own. docs/format.md has
-the rules.
+the rules; the daemon has checked them. Checked again is what memory is read by: shapes and offsets here, block numbers
+where a block is looked up.
 
 Not here: weights. Those are in the pool, and a `Lease` gives views of them.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,21 +48,17 @@ class BlockTensor:
 class Model:
     """A bundle's header and index. `block_shape` is in elements, `dtype` as safetensors names it."""
 
-    def __init__(self, descriptor: int, is_file: bool = False) -> None:
-        """Reads the image that the daemon hands out, or a bundle's file. The descriptor is not needed afterwards."""
-        self._image = Image(descriptor, is_file)
+    def __init__(self, descriptor: int) -> None:
+        """Reads the image of header and index that the daemon hands out. The descriptor is not needed afterwards."""
+        self._image = Image(descriptor)
         try:
             self._read_meta(self._image)
             self._check_tables(self._image)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ProtocolError(f"the index: its metadata is not a bundle's: {error!r}") from error
         self.base: Mapping[str, BaseTensor] = _base(self._image)
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Model:
-        """Reads a bundle file's header and index. The file must stay as it is meanwhile."""
-        with open(path, "rb") as file:
-            return cls(file.fileno(), is_file=True)
+        # The base region ends with its last tensor.
+        self.base_bytes = max((tensor.begin + tensor.nbytes for tensor in self.base.values()), default=0)
 
     def _read_meta(self, image: Image) -> None:
         meta = image.meta
