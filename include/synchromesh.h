@@ -212,9 +212,8 @@ uint64_t sm_generation(const struct sm_attachment *attachment);
 // `attachment` is one or NULL.
 enum sm_status sm_check(const struct sm_attachment *attachment);
 
-// Waits until the session is beyond a generation, and tells which it is at then; a lease may be held
-// meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever. There may
-// be no task at that generation; sm_lease tells.
+// Waits until the session serves a task in a generation beyond this one, and tells which; a lease
+// may be held meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever.
 //
 // SM_STATUS_DEADLINE_EXCEEDED: nothing was published in time. SM_STATUS_UNAVAILABLE and
 // SM_STATUS_CANCELLED, at once: as for sm_check.
@@ -373,8 +372,10 @@ enum sm_status sm_to_dense(const struct sm_attachment *attachment,
 
 // Computes y = x . W^T of a tensor W that is cut into blocks, in place, in 32-bit floats: what a
 // linear layer does. W is shape[0] (out) x shape[1] (in); `x` is batch x shape[1] and `y` batch x
-// shape[0] floats, row by row. All of `y` is written; it must not overlap `x`. One thread; several
-// may do so at a time.
+// shape[0] floats, row by row. All of `y` is written; it must not overlap `x`. Both may be NULL if
+// `batch` is 0, where there is nothing to compute. One thread; several may do so at a time.
+//
+// Not for a thread that must not allocate: each call takes a copy of `x` and some KiB from the heap.
 //
 // SM_STATUS_FAILED_PRECONDITION: no lease is held. SM_STATUS_INVALID_ARGUMENT: the tensor is of the
 // base, or there is none at this position, or `y` overlaps `x`. SM_STATUS_UNIMPLEMENTED: its elements

@@ -176,6 +176,28 @@ fn c_reads_what_each_task_keeps_and_a_lease_keeps_it_through_a_switch() {
 }
 
 #[test]
+fn of_no_inputs_comes_no_output_wherever_they_are_said_to_be() {
+    let (folder, _, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    let attached = Attached::to(&daemon);
+    runtime().block_on(async {
+        daemon.connect().await.switch_task(switch("city")).await.unwrap();
+    });
+    assert_eq!(attached.lease(), Ok(1));
+    let tensors = attached.tensors();
+    let sparse = tensors.iter().find(|tensor| tensor.kind == Kind::Sparse).unwrap();
+    let product = |x, batch, y| unsafe { sm_product(attached.0, sparse.index, x, batch, y) };
+    let mut float = 7.0;
+    let at = &raw mut float;
+    for (x, y) in [(ptr::null_mut(), ptr::null_mut()), (at, ptr::null_mut()), (at, at)] {
+        assert_eq!(product(x, 0, y), Status::Ok, "{}", last_error());
+    }
+    assert_eq!(product(ptr::null(), 1, at), Status::InvalidArgument);
+    assert_eq!(product(at, 1, ptr::null_mut()), Status::InvalidArgument);
+    assert_eq!(float, 7.0, "nothing is written");
+}
+
+#[test]
 fn a_lease_that_lasts_too_long_is_revoked_but_stays_readable() {
     let (folder, fixture, bundle) = bundle();
     let daemon = impatient(&folder.path().join("small.mesh"), whole(&bundle));

@@ -158,6 +158,8 @@ void looking_up(const sm_attachment *attachment, const sm_tensor &sparse, const 
         REQUIRE(status == SM_STATUS_INVALID_ARGUMENT);
     }
     REQUIRE(bytes == nullptr && size == 0);
+    // No rows at all are no mistake, and an empty vector may have no address.
+    REQUIRE(sm_product(attachment, sparse.index, nullptr, 0, nullptr) == SM_STATUS_OK);
 }
 
 // The ways to the same weights agree.
