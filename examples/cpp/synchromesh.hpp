@@ -27,7 +27,7 @@ inline void check(sm_status status) {
     }
 }
 
-// What the session serves, pinned for as long as this lives.
+// What the session serves, pinned for as long as this lives. It must not outlive its Attachment.
 class Lease {
 public:
     explicit Lease(sm_attachment *attachment) : attachment_(attachment) {
@@ -53,8 +53,15 @@ public:
         return bytes;
     }
 
-    // y = x . W^T.
+    // y = x . W^T, of as many rows as x has.
     std::vector<float> product(const sm_tensor &tensor, const std::vector<float> &x) const {
+        if (tensor.kind != SM_KIND_SPARSE) {
+            throw std::invalid_argument("the tensor is not cut into blocks");
+        }
+        // A tensor that is cut into blocks has rows and columns, neither of them 0.
+        if (x.size() % tensor.shape[1] != 0) {
+            throw std::invalid_argument("x is not made of whole rows");
+        }
         const std::size_t batch = x.size() / tensor.shape[1];
         std::vector<float> y(batch * tensor.shape[0]);
         check(sm_product(attachment_, tensor.index, x.data(), batch, y.data()));
