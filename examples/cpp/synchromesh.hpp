@@ -9,6 +9,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace synchromesh {
@@ -33,9 +34,14 @@ public:
     explicit Lease(sm_attachment *attachment) : attachment_(attachment) {
         check(sm_lease(attachment, &generation));
     }
-    ~Lease() { sm_release(attachment_); }
-    Lease(const Lease &) = delete;
-    Lease &operator=(const Lease &) = delete;
+    ~Lease() {
+        if (attachment_ != nullptr) {
+            sm_release(attachment_);
+        }
+    }
+    Lease(Lease &&other) noexcept
+        : generation(other.generation), attachment_(std::exchange(other.attachment_, nullptr)) {}
+    Lease &operator=(Lease &&) = delete;
 
     std::string task() const { return sm_task(attachment_); }
 
@@ -91,7 +97,8 @@ public:
         return tensor;
     }
 
-    // The generation that comes after another, if it comes in time.
+    // A generation beyond another in which a task is served, if one comes in time. A lease that is
+    // taken then may be of a later one: go on from its generation.
     std::optional<std::uint64_t> wait(std::uint64_t beyond, int timeout_ms) {
         std::uint64_t generation = 0;
         const sm_status status = sm_wait(get(), beyond, timeout_ms, &generation);
@@ -103,6 +110,18 @@ public:
     }
 
     Lease lease() { return Lease(get()); }
+
+    // The same; nothing if the session has no task at the moment: wait again.
+    std::optional<Lease> lease_if_task() {
+        try {
+            return Lease(get());
+        } catch (const Error &error) {
+            if (error.status == SM_STATUS_FAILED_PRECONDITION) {
+                return std::nullopt;
+            }
+            throw;
+        }
+    }
 
 private:
     struct Detach {
