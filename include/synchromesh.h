@@ -50,10 +50,9 @@ typedef enum sm_status {
   SM_STATUS_PERMISSION_DENIED = 7,
   // There is no place left, or not enough of something that the system gives.
   SM_STATUS_RESOURCE_EXHAUSTED = 8,
-  // No lease is held; or, when one is asked for, the session has no task.
+  // No lease is held; or, when one is asked for, the session has no task, or is at another
+  // generation than the one asked for.
   SM_STATUS_FAILED_PRECONDITION = 9,
-  // The session is at another generation than the one asked for.
-  SM_STATUS_ABORTED = 10,
   // This library cannot do it: another version of the daemon, another type of elements.
   SM_STATUS_UNIMPLEMENTED = 12,
   // A defect of this library, or a failure of the system that it does not expect.
@@ -194,7 +193,7 @@ void sm_detach(struct sm_attachment *attachment);
 enum sm_status sm_descriptors(const struct sm_attachment *attachment, int *doorbell, int *socket);
 
 // The session's generation, which grows with each switch that is published; 0 before the first one,
-// and if `attachment` is NULL. No system call.
+// and if `attachment` is NULL. There may be no task in it. No system call.
 //
 // # Safety
 //
@@ -215,7 +214,10 @@ enum sm_status sm_check(const struct sm_attachment *attachment);
 // Waits until the session serves a task in a generation beyond this one, and tells which; a lease
 // may be held meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever.
 //
-// SM_STATUS_DEADLINE_EXCEEDED: nothing was published in time. SM_STATUS_UNAVAILABLE and
+// When a lease is taken then, the session may have gone on: to a later generation, which sm_lease
+// tells, or to none with a task.
+//
+// SM_STATUS_DEADLINE_EXCEEDED: there was none in time. SM_STATUS_UNAVAILABLE and
 // SM_STATUS_CANCELLED, at once: as for sm_check.
 //
 // # Safety
@@ -233,7 +235,7 @@ const char *sm_version(void);
 // the generation. No system call. A lease that outlasts `limits.lease_patience_ms` of the daemon
 // after a switch is revoked: sm_check tells.
 //
-// SM_STATUS_FAILED_PRECONDITION: the session has no task: wait for the next generation.
+// SM_STATUS_FAILED_PRECONDITION: the session has no task: sm_wait for one.
 // SM_STATUS_ALREADY_EXISTS: a lease is held already, and goes on. SM_STATUS_UNAVAILABLE and
 // SM_STATUS_CANCELLED: as for sm_check.
 //
@@ -244,13 +246,15 @@ enum sm_status sm_lease(struct sm_attachment *attachment, uint64_t *generation);
 
 // The same, if the session is at this very generation, as told by whoever switched.
 //
-// SM_STATUS_ABORTED: the session is at another generation, and no lease is held. The others: as for
-// sm_lease.
+// SM_STATUS_FAILED_PRECONDITION: the session has no task, or is at another generation; sm_last_error
+// says which, and no lease is held. Do not ask for the same one again before sm_generation is there;
+// once that is beyond it, it never comes back. The others: as for sm_lease.
 //
 // # Safety
 //
 // `attachment` is one or NULL that nobody else uses meanwhile.
-enum sm_status sm_lease_of(struct sm_attachment *attachment, uint64_t generation);
+enum sm_status sm_lease_of(struct sm_attachment *attachment,
+                           uint64_t generation);
 
 // Ends the lease. No system call.
 //

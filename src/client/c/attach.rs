@@ -107,7 +107,7 @@ pub unsafe extern "C" fn sm_descriptors(
 }
 
 /// The session's generation, which grows with each switch that is published; 0 before the first one,
-/// and if `attachment` is NULL. No system call.
+/// and if `attachment` is NULL. There may be no task in it. No system call.
 ///
 /// # Safety
 ///
@@ -142,7 +142,10 @@ pub unsafe extern "C" fn sm_check(attachment: *const Handle) -> Status {
 /// Waits until the session serves a task in a generation beyond this one, and tells which; a lease
 /// may be held meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever.
 ///
-/// SM_STATUS_DEADLINE_EXCEEDED: nothing was published in time. SM_STATUS_UNAVAILABLE and
+/// When a lease is taken then, the session may have gone on: to a later generation, which sm_lease
+/// tells, or to none with a task.
+///
+/// SM_STATUS_DEADLINE_EXCEEDED: there was none in time. SM_STATUS_UNAVAILABLE and
 /// SM_STATUS_CANCELLED, at once: as for sm_check.
 ///
 /// # Safety
