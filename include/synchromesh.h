@@ -14,8 +14,9 @@
 // what is written is nobody else's. Strings end with NUL and are UTF-8.
 //
 // Lifetimes. What points into weights holds until the lease is released, and is read-only memory;
-// after that the daemon may write there. If the daemon dies, what is leased stays readable. Names
-// and shapes hold until sm_detach. Positions of tensors hold for as long as the attachment.
+// after that the daemon may write there. If the daemon dies, what is leased stays as it is; if it
+// lives and ends the membership, see sm_check. Names and shapes hold until sm_detach. Positions
+// of tensors hold for as long as the attachment.
 //
 // Threads. A function that takes a const attachment may run beside others that do. One that takes
 // an attachment that is not const must be the only one that runs with that attachment; so must
@@ -57,7 +58,7 @@ typedef enum sm_status {
   SM_STATUS_UNIMPLEMENTED = 12,
   // A defect of this library, or a failure of the system that it does not expect.
   SM_STATUS_INTERNAL = 13,
-  // The daemon is gone, not there yet, or busy: attach again later.
+  // The daemon is gone, not there yet, or busy, or has ended the membership: attach again later.
   SM_STATUS_UNAVAILABLE = 14,
   // What the daemon hands out is inconsistent.
   SM_STATUS_DATA_LOSS = 15,
@@ -202,9 +203,11 @@ uint64_t sm_generation(const struct sm_attachment *attachment);
 
 // Whether the daemon lives and the membership stands. No system call.
 //
-// SM_STATUS_UNAVAILABLE: the daemon is gone. SM_STATUS_CANCELLED: a lease lasted longer than
-// `limits.lease_patience_ms` of the daemon, and was revoked. After both, what is leased stays
-// readable, and there will be no other lease: detach, and attach again.
+// SM_STATUS_UNAVAILABLE: the daemon is gone, or has ended the membership, as it does when its socket
+// is written to or shut down. SM_STATUS_CANCELLED: a lease lasted longer than
+// `limits.lease_patience_ms` of the daemon, and was revoked. After both there will be no other lease:
+// detach, and attach again. What is leased stays readable. It also stays as it is, except where a
+// daemon that lives has ended the membership: that one may write there.
 //
 // # Safety
 //

@@ -123,9 +123,11 @@ pub unsafe extern "C" fn sm_generation(attachment: *const Handle) -> u64 {
 
 /// Whether the daemon lives and the membership stands. No system call.
 ///
-/// SM_STATUS_UNAVAILABLE: the daemon is gone. SM_STATUS_CANCELLED: a lease lasted longer than
-/// `limits.lease_patience_ms` of the daemon, and was revoked. After both, what is leased stays
-/// readable, and there will be no other lease: detach, and attach again.
+/// SM_STATUS_UNAVAILABLE: the daemon is gone, or has ended the membership, as it does when its socket
+/// is written to or shut down. SM_STATUS_CANCELLED: a lease lasted longer than
+/// `limits.lease_patience_ms` of the daemon, and was revoked. After both there will be no other lease:
+/// detach, and attach again. What is leased stays readable. It also stays as it is, except where a
+/// daemon that lives has ended the membership: that one may write there.
 ///
 /// # Safety
 ///

@@ -42,7 +42,7 @@ pub enum Status {
     Unimplemented = 12,
     /// A defect of this library, or a failure of the system that it does not expect.
     Internal = 13,
-    /// The daemon is gone, not there yet, or busy: attach again later.
+    /// The daemon is gone, not there yet, or busy, or has ended the membership: attach again later.
     Unavailable = 14,
     /// What the daemon hands out is inconsistent.
     DataLoss = 15,
