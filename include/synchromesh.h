@@ -20,8 +20,10 @@
 //
 // Threads. A function that takes a const attachment may run beside others that do. One that takes
 // an attachment that is not const must be the only one that runs with that attachment; so must
-// sm_detach. Bytes under a lease can be read by any number of threads. After a fork, the child
-// must not use the attachment.
+// sm_detach. So a thread that sleeps in sm_wait keeps all others from the attachment. Wait for
+// the descriptors of sm_descriptors instead, in the loop of the thread that takes the leases; or
+// give the thread that waits an attachment of its own. Bytes under a lease can be read by any number
+// of threads. After a fork, the child must not use the attachment.
 
 #ifndef SYNCHROMESH_H
 #define SYNCHROMESH_H
@@ -185,8 +187,8 @@ void sm_detach(struct sm_attachment *attachment);
 
 // Gives two descriptors to poll for reading: the doorbell, which can be read when something was
 // published, and the socket, which can be read when the connection has ended. Whenever one of them
-// is ready, call sm_wait with a timeout of 0. They stay the attachment's: neither read nor close
-// them.
+// is ready, call sm_wait with a timeout of 0, and it can sleep again. They stay the attachment's:
+// neither read, write nor close them.
 //
 // # Safety
 //
@@ -216,6 +218,9 @@ enum sm_status sm_check(const struct sm_attachment *attachment);
 
 // Waits until the session serves a task in a generation beyond this one, and tells which; a lease
 // may be held meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever.
+// No other thread may use the attachment meanwhile, not even sm_check or a const one: a thread that
+// only waits wants an attachment of its own, or the descriptors of sm_descriptors.
+//
 //
 // When a lease is taken then, the session may have gone on: to a later generation, which sm_lease
 // tells, or to none with a task.
@@ -382,7 +387,8 @@ enum sm_status sm_to_dense(const struct sm_attachment *attachment,
 // shape[0] floats, row by row. All of `y` is written; it must not overlap `x`. Both may be NULL if
 // `batch` is 0, where there is nothing to compute. One thread; several may do so at a time.
 //
-// Not for a thread that must not allocate: each call takes a copy of `x` and some KiB from the heap.
+// Not for a thread that must not allocate: each call takes from the heap a copy of `x`, a list of the
+// blocks in one row of the grid and some KiB, and for some shapes of blocks the size of one more.
 //
 // SM_STATUS_FAILED_PRECONDITION: no lease is held. SM_STATUS_INVALID_ARGUMENT: the tensor is of the
 // base, or there is none at this position, or `y` overlaps `x`. SM_STATUS_UNIMPLEMENTED: its elements

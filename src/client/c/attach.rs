@@ -80,8 +80,8 @@ pub unsafe extern "C" fn sm_detach(attachment: *mut Handle) {
 
 /// Gives two descriptors to poll for reading: the doorbell, which can be read when something was
 /// published, and the socket, which can be read when the connection has ended. Whenever one of them
-/// is ready, call sm_wait with a timeout of 0. They stay the attachment's: neither read nor close
-/// them.
+/// is ready, call sm_wait with a timeout of 0, and it can sleep again. They stay the attachment's:
+/// neither read, write nor close them.
 ///
 /// # Safety
 ///
@@ -143,6 +143,9 @@ pub unsafe extern "C" fn sm_check(attachment: *const Handle) -> Status {
 
 /// Waits until the session serves a task in a generation beyond this one, and tells which; a lease
 /// may be held meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever.
+/// No other thread may use the attachment meanwhile, not even sm_check or a const one: a thread that
+/// only waits wants an attachment of its own, or the descriptors of sm_descriptors.
+///
 ///
 /// When a lease is taken then, the session may have gone on: to a later generation, which sm_lease
 /// tells, or to none with a task.

@@ -193,7 +193,8 @@ pub unsafe extern "C" fn sm_to_dense(
 /// shape[0] floats, row by row. All of `y` is written; it must not overlap `x`. Both may be NULL if
 /// `batch` is 0, where there is nothing to compute. One thread; several may do so at a time.
 ///
-/// Not for a thread that must not allocate: each call takes a copy of `x` and some KiB from the heap.
+/// Not for a thread that must not allocate: each call takes from the heap a copy of `x`, a list of the
+/// blocks in one row of the grid and some KiB, and for some shapes of blocks the size of one more.
 ///
 /// SM_STATUS_FAILED_PRECONDITION: no lease is held. SM_STATUS_INVALID_ARGUMENT: the tensor is of the
 /// base, or there is none at this position, or `y` overlaps `x`. SM_STATUS_UNIMPLEMENTED: its elements
