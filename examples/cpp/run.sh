@@ -30,7 +30,7 @@ if [[ -n $(missing) ]]; then
 fi
 
 cd "$root"
-cargo rustc --quiet --locked --lib --crate-type cdylib -- \
+cargo rustc --quiet --locked --lib --crate-type cdylib,staticlib -- \
     -C link-arg=-Wl,-soname,libsynchromesh.so.0
 if [[ -z ${SYNCHROMESH_BIN-} ]]; then
     cargo build --quiet --locked
@@ -66,6 +66,9 @@ configure() { # folder, further options
 configure build
 configure sanitized -DSYNCHROMESH_SANITIZE=ON
 "$work/build/plain_c"
+"${CC:-cc}" -std=c11 -I "$root/include" "$here/plain_c.c" "$root/target/debug/libsynchromesh.a" \
+    -lpthread -ldl -lm -Wl,--gc-sections -o "$work/static_c"
+"$work/static_c"
 
 serve() { # folder
     rm -f "$1/attach.sock"
