@@ -14,13 +14,16 @@
 // what is written is nobody else's. Strings end with NUL and are UTF-8.
 //
 // Lifetimes. What points into weights holds until the lease is released, and is read-only memory;
-// after that the daemon may write there. If the daemon dies, what is leased stays readable. Names
-// and shapes hold until sm_detach. Positions of tensors hold for as long as the attachment.
+// after that the daemon may write there. If the daemon dies, what is leased stays as it is; if it
+// lives and ends the membership, see sm_check. Names and shapes hold until sm_detach. Positions
+// of tensors hold for as long as the attachment.
 //
 // Threads. A function that takes a const attachment may run beside others that do. One that takes
 // an attachment that is not const must be the only one that runs with that attachment; so must
-// sm_detach. Bytes under a lease can be read by any number of threads. After a fork, the child
-// must not use the attachment.
+// sm_detach. So a thread that sleeps in sm_wait keeps all others from the attachment. Wait for
+// the descriptors of sm_descriptors instead, in the loop of the thread that takes the leases; or
+// give the thread that waits an attachment of its own. Bytes under a lease can be read by any number
+// of threads. After a fork, the child must not use the attachment.
 
 #ifndef SYNCHROMESH_H
 #define SYNCHROMESH_H
@@ -50,15 +53,14 @@ typedef enum sm_status {
   SM_STATUS_PERMISSION_DENIED = 7,
   // There is no place left, or not enough of something that the system gives.
   SM_STATUS_RESOURCE_EXHAUSTED = 8,
-  // No lease is held; or, when one is asked for, the session has no task.
+  // No lease is held; or, when one is asked for, the session has no task, or is at another
+  // generation than the one asked for.
   SM_STATUS_FAILED_PRECONDITION = 9,
-  // The session is at another generation than the one asked for.
-  SM_STATUS_ABORTED = 10,
   // This library cannot do it: another version of the daemon, another type of elements.
   SM_STATUS_UNIMPLEMENTED = 12,
   // A defect of this library, or a failure of the system that it does not expect.
   SM_STATUS_INTERNAL = 13,
-  // The daemon is gone, not there yet, or busy: attach again later.
+  // The daemon is gone, not there yet, or busy, or has ended the membership: attach again later.
   SM_STATUS_UNAVAILABLE = 14,
   // What the daemon hands out is inconsistent.
   SM_STATUS_DATA_LOSS = 15,
@@ -185,8 +187,8 @@ void sm_detach(struct sm_attachment *attachment);
 
 // Gives two descriptors to poll for reading: the doorbell, which can be read when something was
 // published, and the socket, which can be read when the connection has ended. Whenever one of them
-// is ready, call sm_wait with a timeout of 0. They stay the attachment's: neither read nor close
-// them.
+// is ready, call sm_wait with a timeout of 0, and it can sleep again. They stay the attachment's:
+// neither read, write nor close them.
 //
 // # Safety
 //
@@ -194,7 +196,7 @@ void sm_detach(struct sm_attachment *attachment);
 enum sm_status sm_descriptors(const struct sm_attachment *attachment, int *doorbell, int *socket);
 
 // The session's generation, which grows with each switch that is published; 0 before the first one,
-// and if `attachment` is NULL. No system call.
+// and if `attachment` is NULL. There may be no task in it. No system call.
 //
 // # Safety
 //
@@ -203,20 +205,27 @@ uint64_t sm_generation(const struct sm_attachment *attachment);
 
 // Whether the daemon lives and the membership stands. No system call.
 //
-// SM_STATUS_UNAVAILABLE: the daemon is gone. SM_STATUS_CANCELLED: a lease lasted longer than
-// `limits.lease_patience_ms` of the daemon, and was revoked. After both, what is leased stays
-// readable, and there will be no other lease: detach, and attach again.
+// SM_STATUS_UNAVAILABLE: the daemon is gone, or has ended the membership, as it does when its socket
+// is written to or shut down. SM_STATUS_CANCELLED: a lease lasted longer than
+// `limits.lease_patience_ms` of the daemon, and was revoked. After both there will be no other lease:
+// detach, and attach again. What is leased stays readable. It also stays as it is, except where a
+// daemon that lives has ended the membership: that one may write there.
 //
 // # Safety
 //
 // `attachment` is one or NULL.
 enum sm_status sm_check(const struct sm_attachment *attachment);
 
-// Waits until the session is beyond a generation, and tells which it is at then; a lease may be held
-// meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever. There may
-// be no task at that generation; sm_lease tells.
+// Waits until the session serves a task in a generation beyond this one, and tells which; a lease
+// may be held meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever.
+// No other thread may use the attachment meanwhile, not even sm_check or a const one: a thread that
+// only waits wants an attachment of its own, or the descriptors of sm_descriptors.
 //
-// SM_STATUS_DEADLINE_EXCEEDED: nothing was published in time. SM_STATUS_UNAVAILABLE and
+//
+// When a lease is taken then, the session may have gone on: to a later generation, which sm_lease
+// tells, or to none with a task.
+//
+// SM_STATUS_DEADLINE_EXCEEDED: there was none in time. SM_STATUS_UNAVAILABLE and
 // SM_STATUS_CANCELLED, at once: as for sm_check.
 //
 // # Safety
@@ -234,7 +243,7 @@ const char *sm_version(void);
 // the generation. No system call. A lease that outlasts `limits.lease_patience_ms` of the daemon
 // after a switch is revoked: sm_check tells.
 //
-// SM_STATUS_FAILED_PRECONDITION: the session has no task: wait for the next generation.
+// SM_STATUS_FAILED_PRECONDITION: the session has no task: sm_wait for one.
 // SM_STATUS_ALREADY_EXISTS: a lease is held already, and goes on. SM_STATUS_UNAVAILABLE and
 // SM_STATUS_CANCELLED: as for sm_check.
 //
@@ -245,13 +254,15 @@ enum sm_status sm_lease(struct sm_attachment *attachment, uint64_t *generation);
 
 // The same, if the session is at this very generation, as told by whoever switched.
 //
-// SM_STATUS_ABORTED: the session is at another generation, and no lease is held. The others: as for
-// sm_lease.
+// SM_STATUS_FAILED_PRECONDITION: the session has no task, or is at another generation; sm_last_error
+// says which, and no lease is held. Do not ask for the same one again before sm_generation is there;
+// once that is beyond it, it never comes back. The others: as for sm_lease.
 //
 // # Safety
 //
 // `attachment` is one or NULL that nobody else uses meanwhile.
-enum sm_status sm_lease_of(struct sm_attachment *attachment, uint64_t generation);
+enum sm_status sm_lease_of(struct sm_attachment *attachment,
+                           uint64_t generation);
 
 // Ends the lease. No system call.
 //
@@ -373,8 +384,11 @@ enum sm_status sm_to_dense(const struct sm_attachment *attachment,
 
 // Computes y = x . W^T of a tensor W that is cut into blocks, in place, in 32-bit floats: what a
 // linear layer does. W is shape[0] (out) x shape[1] (in); `x` is batch x shape[1] and `y` batch x
-// shape[0] floats, row by row. All of `y` is written; it must not overlap `x`. One thread; several
-// may do so at a time.
+// shape[0] floats, row by row. All of `y` is written; it must not overlap `x`. Both may be NULL if
+// `batch` is 0, where there is nothing to compute. One thread; several may do so at a time.
+//
+// Not for a thread that must not allocate: each call takes from the heap a copy of `x`, a list of the
+// blocks in one row of the grid and some KiB, and for some shapes of blocks the size of one more.
 //
 // SM_STATUS_FAILED_PRECONDITION: no lease is held. SM_STATUS_INVALID_ARGUMENT: the tensor is of the
 // base, or there is none at this position, or `y` overlaps `x`. SM_STATUS_UNIMPLEMENTED: its elements

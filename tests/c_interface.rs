@@ -43,6 +43,10 @@ impl Attached {
         }
     }
 
+    fn lease_of(&self, generation: u64) -> Status {
+        unsafe { sm_lease_of(self.0, generation) }
+    }
+
     fn release(&self) -> Status {
         unsafe { sm_release(self.0) }
     }
@@ -173,6 +177,49 @@ fn c_reads_what_each_task_keeps_and_a_lease_keeps_it_through_a_switch() {
     assert_eq!(attached.lease(), Err(Status::AlreadyExists));
     assert!(last_error().contains("generation 3"), "{}", last_error());
     assert_served(&attached, &fixture, &bundle);
+}
+
+#[test]
+fn a_generation_that_is_not_current_is_refused_as_is_one_without_a_task() {
+    let (folder, _, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    let attached = Attached::to(&daemon);
+    assert_eq!(attached.lease_of(1), Status::FailedPrecondition);
+    assert!(last_error().contains("no active task"), "{}", last_error());
+    runtime().block_on(async {
+        let mut control = daemon.connect().await;
+        for task in ["city", "highway"] {
+            control.switch_task(switch(task)).await.unwrap();
+        }
+    });
+    for stale in [0, 1, 3, u64::MAX] {
+        assert_eq!(attached.lease_of(stale), Status::FailedPrecondition);
+        assert!(last_error().contains("is at generation 2"), "{}", last_error());
+        assert_eq!(unsafe { sm_lease_generation(attached.0) }, 0);
+    }
+    assert_eq!(attached.lease_of(2), Status::Ok);
+}
+
+#[test]
+fn of_no_inputs_comes_no_output_wherever_they_are_said_to_be() {
+    let (folder, _, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    let attached = Attached::to(&daemon);
+    runtime().block_on(async {
+        daemon.connect().await.switch_task(switch("city")).await.unwrap();
+    });
+    assert_eq!(attached.lease(), Ok(1));
+    let tensors = attached.tensors();
+    let sparse = tensors.iter().find(|tensor| tensor.kind == Kind::Sparse).unwrap();
+    let product = |x, batch, y| unsafe { sm_product(attached.0, sparse.index, x, batch, y) };
+    let mut float = 7.0;
+    let at = &raw mut float;
+    for (x, y) in [(ptr::null_mut(), ptr::null_mut()), (at, ptr::null_mut()), (at, at)] {
+        assert_eq!(product(x, 0, y), Status::Ok, "{}", last_error());
+    }
+    assert_eq!(product(ptr::null(), 1, at), Status::InvalidArgument);
+    assert_eq!(product(at, 1, ptr::null_mut()), Status::InvalidArgument);
+    assert_eq!(float, 7.0, "nothing is written");
 }
 
 #[test]

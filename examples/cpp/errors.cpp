@@ -116,8 +116,11 @@ void without_a_lease(sm_attachment *attachment, const sm_tensor &sparse, const s
 void leasing(sm_attachment *attachment) {
     std::uint64_t generation = 0, other = 0;
     const std::uint64_t now = sm_generation(attachment);
-    REQUIRE(sm_lease_of(attachment, now + 1) == SM_STATUS_ABORTED);
-    REQUIRE(sm_lease_generation(attachment) == 0);
+    for (const std::uint64_t stale : {now - 1, now + 1, std::uint64_t{UINT64_MAX}}) {
+        REQUIRE(sm_lease_of(attachment, stale) == SM_STATUS_FAILED_PRECONDITION);
+        REQUIRE(last_error_has("is at generation"));
+        REQUIRE(sm_lease_generation(attachment) == 0);
+    }
     REQUIRE(sm_lease(attachment, nullptr) == SM_STATUS_INVALID_ARGUMENT);
     REQUIRE(sm_lease_generation(attachment) == 0);
     REQUIRE(sm_lease_of(attachment, now) == SM_STATUS_OK);
@@ -158,6 +161,8 @@ void looking_up(const sm_attachment *attachment, const sm_tensor &sparse, const 
         REQUIRE(status == SM_STATUS_INVALID_ARGUMENT);
     }
     REQUIRE(bytes == nullptr && size == 0);
+    // No rows at all are no mistake, and an empty vector may have no address.
+    REQUIRE(sm_product(attachment, sparse.index, nullptr, 0, nullptr) == SM_STATUS_OK);
 }
 
 // The ways to the same weights agree.

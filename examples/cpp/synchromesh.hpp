@@ -9,6 +9,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace synchromesh {
@@ -27,15 +28,20 @@ inline void check(sm_status status) {
     }
 }
 
-// What the session serves, pinned for as long as this lives.
+// What the session serves, pinned for as long as this lives. It must not outlive its Attachment.
 class Lease {
 public:
     explicit Lease(sm_attachment *attachment) : attachment_(attachment) {
         check(sm_lease(attachment, &generation));
     }
-    ~Lease() { sm_release(attachment_); }
-    Lease(const Lease &) = delete;
-    Lease &operator=(const Lease &) = delete;
+    ~Lease() {
+        if (attachment_ != nullptr) {
+            sm_release(attachment_);
+        }
+    }
+    Lease(Lease &&other) noexcept
+        : generation(other.generation), attachment_(std::exchange(other.attachment_, nullptr)) {}
+    Lease &operator=(Lease &&) = delete;
 
     std::string task() const { return sm_task(attachment_); }
 
@@ -53,8 +59,15 @@ public:
         return bytes;
     }
 
-    // y = x . W^T.
+    // y = x . W^T, of as many rows as x has.
     std::vector<float> product(const sm_tensor &tensor, const std::vector<float> &x) const {
+        if (tensor.kind != SM_KIND_SPARSE) {
+            throw std::invalid_argument("the tensor is not cut into blocks");
+        }
+        // A tensor that is cut into blocks has rows and columns, neither of them 0.
+        if (x.size() % tensor.shape[1] != 0) {
+            throw std::invalid_argument("x is not made of whole rows");
+        }
         const std::size_t batch = x.size() / tensor.shape[1];
         std::vector<float> y(batch * tensor.shape[0]);
         check(sm_product(attachment_, tensor.index, x.data(), batch, y.data()));
@@ -84,7 +97,8 @@ public:
         return tensor;
     }
 
-    // The generation that comes after another, if it comes in time.
+    // A generation beyond another in which a task is served, if one comes in time. A lease that is
+    // taken then may be of a later one: go on from its generation.
     std::optional<std::uint64_t> wait(std::uint64_t beyond, int timeout_ms) {
         std::uint64_t generation = 0;
         const sm_status status = sm_wait(get(), beyond, timeout_ms, &generation);
@@ -96,6 +110,18 @@ public:
     }
 
     Lease lease() { return Lease(get()); }
+
+    // The same; nothing if the session has no task at the moment: wait again.
+    std::optional<Lease> lease_if_task() {
+        try {
+            return Lease(get());
+        } catch (const Error &error) {
+            if (error.status == SM_STATUS_FAILED_PRECONDITION) {
+                return std::nullopt;
+            }
+            throw;
+        }
+    }
 
 private:
     struct Detach {

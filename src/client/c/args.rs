@@ -75,6 +75,8 @@ pub(super) unsafe fn text_or_empty<'a>(
     unsafe { text(pointer, what) }
 }
 
+/// Elements to read. Where there are none, any pointer will do: that of an empty vector may be NULL.
+///
 /// # Safety
 ///
 /// It leads to `len` elements that nobody changes while the result lives, if it is not NULL.
@@ -83,13 +85,16 @@ pub(super) unsafe fn elements<'a, T>(
     len: usize,
     what: &str,
 ) -> Result<&'a [T], Failure> {
+    if len == 0 {
+        return Ok(&[]);
+    }
     check_many(pointer, len, what)?;
     // SAFETY: it is neither NULL nor misaligned, and the size is possible (`check_many`); the rest
     // is the caller's promise.
     Ok(unsafe { slice::from_raw_parts(pointer, len) })
 }
 
-/// Room to write to, of which nothing is known; NULL if there is none.
+/// Room to write to, of which nothing is known. Where there is none, any pointer will do.
 ///
 /// # Safety
 ///
@@ -108,7 +113,8 @@ pub(super) unsafe fn room<'a, T>(
     Ok(unsafe { slice::from_raw_parts_mut(pointer.cast(), len) })
 }
 
-/// Elements to write to, which become zeros: C may give memory that has no values yet.
+/// Elements to write to, which become zeros: C may give memory that has no values yet. Where there
+/// are none, any pointer will do.
 ///
 /// # Safety
 ///
@@ -119,6 +125,9 @@ pub(super) unsafe fn zeros<'a, T: FromZeros>(
     len: usize,
     what: &str,
 ) -> Result<&'a mut [T], Failure> {
+    if len == 0 {
+        return Ok(&mut []);
+    }
     check_many(pointer, len, what)?;
     // SAFETY: it is neither NULL nor misaligned (`check_many`), and can be written: the caller.
     unsafe { pointer.write_bytes(0, len) };

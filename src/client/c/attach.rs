@@ -80,8 +80,8 @@ pub unsafe extern "C" fn sm_detach(attachment: *mut Handle) {
 
 /// Gives two descriptors to poll for reading: the doorbell, which can be read when something was
 /// published, and the socket, which can be read when the connection has ended. Whenever one of them
-/// is ready, call sm_wait with a timeout of 0. They stay the attachment's: neither read nor close
-/// them.
+/// is ready, call sm_wait with a timeout of 0, and it can sleep again. They stay the attachment's:
+/// neither read, write nor close them.
 ///
 /// # Safety
 ///
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn sm_descriptors(
 }
 
 /// The session's generation, which grows with each switch that is published; 0 before the first one,
-/// and if `attachment` is NULL. No system call.
+/// and if `attachment` is NULL. There may be no task in it. No system call.
 ///
 /// # Safety
 ///
@@ -123,9 +123,11 @@ pub unsafe extern "C" fn sm_generation(attachment: *const Handle) -> u64 {
 
 /// Whether the daemon lives and the membership stands. No system call.
 ///
-/// SM_STATUS_UNAVAILABLE: the daemon is gone. SM_STATUS_CANCELLED: a lease lasted longer than
-/// `limits.lease_patience_ms` of the daemon, and was revoked. After both, what is leased stays
-/// readable, and there will be no other lease: detach, and attach again.
+/// SM_STATUS_UNAVAILABLE: the daemon is gone, or has ended the membership, as it does when its socket
+/// is written to or shut down. SM_STATUS_CANCELLED: a lease lasted longer than
+/// `limits.lease_patience_ms` of the daemon, and was revoked. After both there will be no other lease:
+/// detach, and attach again. What is leased stays readable. It also stays as it is, except where a
+/// daemon that lives has ended the membership: that one may write there.
 ///
 /// # Safety
 ///
@@ -141,8 +143,14 @@ pub unsafe extern "C" fn sm_check(attachment: *const Handle) -> Status {
 
 /// Waits until the session serves a task in a generation beyond this one, and tells which; a lease
 /// may be held meanwhile. `timeout_ms` is in milliseconds: 0 only looks, a negative one waits for ever.
+/// No other thread may use the attachment meanwhile, not even sm_check or a const one: a thread that
+/// only waits wants an attachment of its own, or the descriptors of sm_descriptors.
 ///
-/// SM_STATUS_DEADLINE_EXCEEDED: nothing was published in time. SM_STATUS_UNAVAILABLE and
+///
+/// When a lease is taken then, the session may have gone on: to a later generation, which sm_lease
+/// tells, or to none with a task.
+///
+/// SM_STATUS_DEADLINE_EXCEEDED: there was none in time. SM_STATUS_UNAVAILABLE and
 /// SM_STATUS_CANCELLED, at once: as for sm_check.
 ///
 /// # Safety

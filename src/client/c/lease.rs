@@ -12,7 +12,7 @@ use std::{ffi::c_char, ptr};
 /// the generation. No system call. A lease that outlasts `limits.lease_patience_ms` of the daemon
 /// after a switch is revoked: sm_check tells.
 ///
-/// SM_STATUS_FAILED_PRECONDITION: the session has no task: wait for the next generation.
+/// SM_STATUS_FAILED_PRECONDITION: the session has no task: sm_wait for one.
 /// SM_STATUS_ALREADY_EXISTS: a lease is held already, and goes on. SM_STATUS_UNAVAILABLE and
 /// SM_STATUS_CANCELLED: as for sm_check.
 ///
@@ -33,8 +33,9 @@ pub unsafe extern "C" fn sm_lease(attachment: *mut Handle, generation: *mut u64)
 
 /// The same, if the session is at this very generation, as told by whoever switched.
 ///
-/// SM_STATUS_ABORTED: the session is at another generation, and no lease is held. The others: as for
-/// sm_lease.
+/// SM_STATUS_FAILED_PRECONDITION: the session has no task, or is at another generation; sm_last_error
+/// says which, and no lease is held. Do not ask for the same one again before sm_generation is there;
+/// once that is beyond it, it never comes back. The others: as for sm_lease.
 ///
 /// # Safety
 ///

@@ -14,13 +14,16 @@
 //! what is written is nobody else's. Strings end with NUL and are UTF-8.
 //!
 //! Lifetimes. What points into weights holds until the lease is released, and is read-only memory;
-//! after that the daemon may write there. If the daemon dies, what is leased stays readable. Names
-//! and shapes hold until `sm_detach`. Positions of tensors hold for as long as the attachment.
+//! after that the daemon may write there. If the daemon dies, what is leased stays as it is; if it
+//! lives and ends the membership, see `sm_check`. Names and shapes hold until `sm_detach`. Positions
+//! of tensors hold for as long as the attachment.
 //!
 //! Threads. A function that takes a const attachment may run beside others that do. One that takes
 //! an attachment that is not const must be the only one that runs with that attachment; so must
-//! `sm_detach`. Bytes under a lease can be read by any number of threads. After a fork, the child
-//! must not use the attachment.
+//! `sm_detach`. So a thread that sleeps in `sm_wait` keeps all others from the attachment. Wait for
+//! the descriptors of `sm_descriptors` instead, in the loop of the thread that takes the leases; or
+//! give the thread that waits an attachment of its own. Bytes under a lease can be read by any number
+//! of threads. After a fork, the child must not use the attachment.
 
 mod args;
 mod attach;

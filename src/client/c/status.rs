@@ -35,15 +35,14 @@ pub enum Status {
     PermissionDenied = 7,
     /// There is no place left, or not enough of something that the system gives.
     ResourceExhausted = 8,
-    /// No lease is held; or, when one is asked for, the session has no task.
+    /// No lease is held; or, when one is asked for, the session has no task, or is at another
+    /// generation than the one asked for.
     FailedPrecondition = 9,
-    /// The session is at another generation than the one asked for.
-    Aborted = 10,
     /// This library cannot do it: another version of the daemon, another type of elements.
     Unimplemented = 12,
     /// A defect of this library, or a failure of the system that it does not expect.
     Internal = 13,
-    /// The daemon is gone, not there yet, or busy: attach again later.
+    /// The daemon is gone, not there yet, or busy, or has ended the membership: attach again later.
     Unavailable = 14,
     /// What the daemon hands out is inconsistent.
     DataLoss = 15,
@@ -82,8 +81,7 @@ fn status(error: &AttachError) -> Status {
         E::Memory(_) => Status::ResourceExhausted,
         E::Table(_) | E::Bundle(_) => Status::Unimplemented,
         E::OtherBundle | E::NoSlot(_) => Status::DataLoss,
-        E::NoTask | E::NotHeld => Status::FailedPrecondition,
-        E::OtherGeneration { .. } => Status::Aborted,
+        E::NoTask | E::NotHeld | E::OtherGeneration { .. } => Status::FailedPrecondition,
         E::Revoked(_) => Status::Cancelled,
         E::Held(_) => Status::AlreadyExists,
         E::TimedOut => Status::DeadlineExceeded,

@@ -190,8 +190,11 @@ pub unsafe extern "C" fn sm_to_dense(
 
 /// Computes y = x . W^T of a tensor W that is cut into blocks, in place, in 32-bit floats: what a
 /// linear layer does. W is shape[0] (out) x shape[1] (in); `x` is batch x shape[1] and `y` batch x
-/// shape[0] floats, row by row. All of `y` is written; it must not overlap `x`. One thread; several
-/// may do so at a time.
+/// shape[0] floats, row by row. All of `y` is written; it must not overlap `x`. Both may be NULL if
+/// `batch` is 0, where there is nothing to compute. One thread; several may do so at a time.
+///
+/// Not for a thread that must not allocate: each call takes from the heap a copy of `x`, a list of the
+/// blocks in one row of the grid and some KiB, and for some shapes of blocks the size of one more.
 ///
 /// SM_STATUS_FAILED_PRECONDITION: no lease is held. SM_STATUS_INVALID_ARGUMENT: the tensor is of the
 /// base, or there is none at this position, or `y` overlaps `x`. SM_STATUS_UNIMPLEMENTED: its elements
