@@ -6,6 +6,7 @@ use super::{
     sequence::Sequence,
     world::{Call, Expect},
 };
+use fixedbitset::FixedBitSet;
 use synchromesh::{
     engine::{
         Command, EngineError, ModelStatus, Outcome, SessionStatus, SwitchCommand, SwitchReport,
@@ -200,16 +201,17 @@ impl Sequence<'_> {
     fn check_status(&mut self, asked: usize) {
         let statuses = self.rig.status();
         assert_eq!(self.rig.asked.len(), asked, "to ask for the state starts no read");
-        let mut backlog = 0;
+        let mut queued = Vec::new();
         for (model, status) in statuses.iter().enumerate() {
-            backlog += self.check_slots(model, status);
+            queued.push(self.check_slots(model, status));
             for session in &status.sessions {
                 self.check_session(model, session);
             }
             assert_eq!(status.sessions.len(), self.world.models[model].sessions.len());
         }
-        self.seen.count_if(backlog + asked < self.backlog, "withdrew reads");
-        self.backlog = backlog;
+        let backlog = |queued: &[usize]| queued.iter().sum::<usize>();
+        self.seen.count_if(backlog(&queued) + asked < backlog(&self.queued), "withdrew reads");
+        self.queued = queued;
         let in_vain = self.fared.attempt == 1 && !self.fared.bad.is_empty();
         self.seen.count_if(in_vain, "read in vain");
     }
@@ -270,6 +272,31 @@ impl Sequence<'_> {
                 assert!(pending.deadline() > self.rig.now(), "what is late is ended");
             }
         }
+        for place in self.world.places().into_iter().filter(|place| self.surely_waits(*place)) {
+            let (slots, taken) = (self.world.models[place.0].slots, self.taken(place.0));
+            let free = slots - taken.count_ones(..) - self.queued[place.0];
+            assert!(self.lacks(place) > free, "nobody waits while there is room");
+        }
+    }
+
+    /// Whether it can be told from outside that a session's switch waits for room: it lacks more
+    /// blocks than wait for their read.
+    pub(crate) fn surely_waits(&self, place: (usize, u32)) -> bool {
+        self.lacks(place) > self.queued[place.0]
+    }
+
+    /// Blocks that a session's switch needs and that are neither there nor being read.
+    fn lacks(&self, (model, place): (usize, u32)) -> usize {
+        let pending = self.world.models[model].sessions[&place].pending.as_ref();
+        let wanted = |task| self.rig.contents[model].task_blocks(task);
+        pending.map_or(0, |p| wanted(p.task).difference_count(&self.taken(model)))
+    }
+
+    /// Blocks that are in a slot or being read into one.
+    fn taken(&self, model: usize) -> FixedBitSet {
+        let mut taken = self.observers[model].resident();
+        taken.union_with(&self.rig.loading(model));
+        taken
     }
 
     /// I1: the blocks of every active and every leased task are there, bit for bit.
