@@ -130,6 +130,7 @@ impl Sequence<'_> {
                 let in_place = self.world.session(place).pending.as_ref().unwrap().in_place;
                 let fits = self.could_fit(place, task, in_place);
                 assert!(!fits, "call {number} was refused, but fits");
+                assert!(!matches!(result, Err(EngineError::Emptied(_))), "its task was held");
                 self.note_refusal(place, task);
             }
             Some(EngineError::Corrupt { .. }) => {
@@ -276,7 +277,25 @@ impl Sequence<'_> {
             let (slots, taken) = (self.world.models[place.0].slots, self.taken(place.0));
             let free = slots - taken.count_ones(..) - self.queued[place.0];
             assert!(self.lacks(place) > free, "nobody waits while there is room");
+            self.check_held(place);
         }
+    }
+
+    /// Who waits for room still has all of what it gave up, and can have the room beside what others
+    /// gave up and still have.
+    fn check_held(&self, (model, place): (usize, u32)) {
+        let (world, content) = (&self.world.models[model], &self.rig.contents[model]);
+        let pending = |at: &u32| world.sessions[at].pending.as_ref();
+        let own = pending(&place).expect("who waits has a switch");
+        if let Some(old) = own.given_up {
+            self.observers[model].assert_task(content, old);
+        }
+        let others = world.sessions.keys().filter(|at| **at != place);
+        let others = others.filter(|at| self.surely_waits((model, **at)));
+        let held = others.filter_map(|at| pending(at)?.given_up);
+        let active = world.sessions.values().filter_map(|session| session.active.task);
+        let firm = active.chain(world.stuck()).chain(held);
+        assert!(world.holds(firm.chain([own.task])), "nobody waits for what others gave up");
     }
 
     /// Whether it can be told from outside that a session's switch waits for room: it lacks more
