@@ -38,7 +38,11 @@ fn one_task_under_lease() -> (Rig, Client) {
 /// Room for three tasks, all in use: that of the session `owner`, that of `left`, and an old one of
 /// `left` that a client reads. There is a session `right`.
 fn three_tasks(owner: &str) -> (Rig, Client) {
-    let mut rig = rig(12, &APART);
+    three_of(&APART, owner)
+}
+
+fn three_of(tasks: &[Range<u32>], owner: &str) -> (Rig, Client) {
+    let mut rig = rig(12, tasks);
     rig.open("left");
     rig.open("right");
     let mut client = attach(&mut rig, "left");
@@ -60,6 +64,8 @@ fn with_room_for_one_task_it_gives_that_up_waits_for_readers_and_loads_the_next(
     let none = Active { generation: Generation(2), task: None };
     assert_eq!(client.active(), none, "no new reader comes");
     assert!(open(&mut answer) && rig.reads.is_empty(), "it waits");
+    let kept: Vec<_> = session(&mut rig, "default").leases.iter().map(|l| l.kept).collect();
+    assert_eq!(kept, [4], "for the reader's sake");
     client.assert_task(&rig.contents[0], TaskIndex(0));
     client.step();
     rig.wait(2 * MS);
@@ -400,33 +406,78 @@ fn a_task_that_is_prepared_while_it_is_given_up_can_be_taken_back() {
 }
 
 #[test]
-fn what_a_session_gave_up_is_anybodys_until_its_next_task_has_the_room() {
+fn what_a_session_gave_up_is_held_for_it_until_its_next_task_has_the_room() {
     let (mut rig, mut client) = three_tasks("");
     let mut answer = in_place(&mut rig, "", "tunnel");
-    assert!(open(&mut answer), "it waits for the reader of the other session");
-    let right = switch(&mut rig, "right", "rain");
-    assert_eq!(now(answer), Err(emptied(no_room(8, 4))));
-    assert_eq!(serves(&mut rig), (2, None));
-    rig.settle();
-    assert!(now(right).is_ok());
-    client.step();
-    assert_eq!(rig.switched("", "city").generation, Generation(3));
-}
-
-#[test]
-fn what_one_session_gives_up_goes_to_whom_it_takes_to_begin_even_if_that_waits_before_it() {
-    let (mut rig, _client) = three_tasks("");
     let mut right = switch(&mut rig, "right", "rain");
-    assert!(open(&mut right), "it waits for the reader");
-    let answer = in_place(&mut rig, "", "tunnel");
-    assert_eq!(now(answer), Err(emptied(no_room(8, 4))));
-    assert_eq!(rig.reads.len(), 1, "it has begun");
+    assert!(open(&mut answer) && open(&mut right), "both wait for the reader of the other session");
+    assert_eq!((rig.reads.len(), serves(&mut rig)), (0, (2, None)));
+    assert_eq!(resident(&client, 0..4), [0, 1, 2, 3]);
+    client.step();
+    rig.wait(2 * MS);
+    assert_eq!(now(right), Err(no_room(4, 0)), "it came later");
+    rig.settle();
+    assert!(now(answer).unwrap().in_place);
+}
+
+#[test]
+fn who_waits_before_it_begins_before_it_and_then_the_task_is_back() {
+    let (mut rig, mut client) = three_tasks("");
+    let mut right = switch(&mut rig, "right", "rain");
+    let mut answer = in_place(&mut rig, "", "tunnel");
+    assert!(open(&mut right) && open(&mut answer), "both wait for the reader");
+    assert_eq!((rig.reads.len(), serves(&mut rig)), (0, (2, None)));
+    client.step();
+    rig.wait(2 * MS);
+    assert_eq!(now(answer), Err(no_room(8, 4)), "a failure like any other");
+    assert_eq!((rig.reads.len(), serves(&mut rig)), (1, city(3)));
     rig.settle();
     assert!(now(right).is_ok());
 }
 
 #[test]
-fn whoever_waits_is_tried_again_at_once_when_another_gives_up_its_task() {
+fn of_two_that_gave_up_their_tasks_one_has_the_room_and_the_other_its_task_again() {
+    for lets_go in [true, false] {
+        let (mut rig, mut client) = three_of(&[0..4, 4..8, 8..12, 12..20, 20..28], "");
+        let first = in_place(&mut rig, "", "tunnel");
+        let second = in_place(&mut rig, "left", "rain");
+        assert_eq!(session(&mut rig, "left").task, None, "each hopes for the same reader");
+        assert_eq!((rig.reads.len(), serves(&mut rig)), (0, (2, None)));
+        if lets_go {
+            client.step();
+            rig.wait(2 * MS);
+            assert_eq!(now(second), Err(no_room(8, 4)));
+            rig.settle();
+            assert!(now(first).unwrap().in_place);
+        } else {
+            rig.wait(TIMEOUT);
+            assert_eq!(now(first), Err(EngineError::DeadlineExceeded));
+            assert_eq!(now(second), Err(EngineError::DeadlineExceeded));
+            assert_eq!(serves(&mut rig), city(3));
+        }
+        let left = session(&mut rig, "left");
+        assert_eq!((left.generation, left.task.as_deref()), (Generation(4), Some("parking")));
+    }
+}
+
+#[test]
+fn nothing_is_given_up_for_room_that_another_session_gave_up() {
+    let mut rig = rig(8, &APART);
+    rig.open("right");
+    let mut client = attach(&mut rig, "");
+    rig.switched("right", "highway");
+    rig.switched("", "city");
+    client.lease();
+    let mut answer = in_place(&mut rig, "", "parking");
+    assert_eq!(serves(&mut rig), (2, None));
+    let refused = in_place(&mut rig, "right", "tunnel");
+    assert_eq!(now(refused), Err(no_room(8, 0)));
+    assert_eq!(session(&mut rig, "right").task.as_deref(), Some("highway"));
+    assert!(open(&mut answer));
+}
+
+#[test]
+fn who_gives_up_its_task_when_a_reader_turns_out_to_be_stuck_holds_it_until_its_turn() {
     let limits = Limits { lease_patience: 2000 * MS, ..LIMITS };
     let mut rig = rig_with(16, &[0..4, 4..12, 12..16, 16..20, 20..24, 24..28], limits);
     rig.open("left");
@@ -446,8 +497,13 @@ fn whoever_waits_is_tried_again_at_once_when_another_gives_up_its_task() {
     assert_eq!(serves(&mut rig), city(1), "there would be room for both tasks");
     // The first lease is revoked, long before the second.
     rig.wait(1000 * MS);
+    assert!(open(&mut right) && open(&mut answer), "both wait for the second");
+    assert_eq!((rig.reads.len(), serves(&mut rig)), (0, (2, None)));
+    readers[1].step();
+    rig.wait(100 * MS);
     assert_eq!(rig.reads.len(), 1, "the other switch has begun");
-    assert_eq!(now(answer), Err(emptied(no_room(8, 4))));
+    assert_eq!(now(answer), Err(no_room(8, 4)));
+    assert_eq!(serves(&mut rig), city(3));
     rig.settle();
     assert!(now(right).is_ok());
 }
@@ -477,7 +533,7 @@ fn p7_a_daemon_that_stops_waits_for_readers_no_longer_than_the_switch_does() {
 }
 
 #[test]
-fn what_is_trimmed_while_it_is_given_up_is_not_taken_back() {
+fn what_is_given_up_is_neither_trimmed_nor_room_for_what_is_prepared() {
     let mut rig = rig(8, &APART);
     let mut client = attach(&mut rig, "");
     rig.switched("", "rain");
@@ -489,8 +545,10 @@ fn what_is_trimmed_while_it_is_given_up_is_not_taken_back() {
     assert_eq!(serves(&mut rig), (3, None), "it waits for the reader of the first");
     let model = String::new();
     let trimmed = rig.ask(|reply| Command::Trim { model, blocks: 1, reply });
-    assert_eq!(now(trimmed), Ok(1));
+    assert_eq!(now(trimmed), Ok(0));
+    assert_eq!(now(prepare(&mut rig, "highway", TIMEOUT)), Err(no_room(4, 0)));
     rig.wait(MS);
-    assert_eq!(now(answer), Err(emptied(EngineError::DeadlineExceeded)));
-    assert_eq!(serves(&mut rig), (3, None));
+    assert_eq!(now(answer), Err(EngineError::DeadlineExceeded));
+    assert_eq!(serves(&mut rig), city(4));
+    client.assert_task(&rig.contents[0], TaskIndex(4));
 }

@@ -2,19 +2,23 @@
 //! the guarantee that a failure changes nothing, to make room for the next.
 //!
 //! ```text
-//! serving A ──► serving none ──► leases on A end, A's blocks go, B's come ──► serving B
-//!                    └── failed: A again, if all of it is still there, else none
+//! serving A ──► serving none ──► there is room: A's blocks go, B's come ──► serving B
+//!                    │                                └── failed: A again, if all of it is
+//!                    │                                    still there, else none
+//!                    └── failed: A again
 //! ```
 //!
-//! It is done only where it has to be: where both tasks fit, or will, the switch is like any other.
+//! While it waits for room, by leases on A or others, the session holds the pin of A: nobody else
+//! gets its room. It is done only where it has to be: where both tasks fit, or will, the switch is
+//! like any other.
 
-use super::model::Model;
+use super::{model::Model, pending::Pending};
 use crate::{device::SessionEntry, units::TaskIndex};
 use std::time::Duration;
 
 impl Model {
     /// Lets a session give up its task, if that is wanted and nothing else makes room for the one
-    /// that it switches to. Tells whether it did.
+    /// that it switches to; what others gave up does not. Tells whether it did.
     pub(super) fn give_up(
         &mut self,
         now: Duration,
@@ -22,31 +26,45 @@ impl Model {
         task: TaskIndex,
         absent: usize,
     ) -> bool {
-        let room = self.eventual_room(task, None);
-        let room_in_place = self.eventual_room(task, Some(entry));
+        let room = self.eventual_room(entry, task, false);
+        let room_in_place = self.eventual_room(entry, task, true);
         let Some(session) = self.session(entry) else { return false };
-        let old = session.active.task;
+        let Some(old) = session.active.task else { return false };
         let Some(pending) = session.pending.as_mut().filter(|pending| pending.in_place) else {
             return false;
         };
         let helps = room < absent && absent <= room_in_place;
-        if old.is_none() || !helps {
+        if !helps {
             return false;
         }
-        pending.given_up = old;
+        pending.given_up = Some(old);
+        // The pin that it has as the active task goes, or passes to its readers.
+        self.residency.pin(old);
         self.serve(now, entry, None);
         true
     }
 
-    /// Serves a task again that was given up for a switch that failed. `false` if some of it has
-    /// gone meanwhile.
-    pub(super) fn take_back(&mut self, entry: SessionEntry, old: TaskIndex) -> bool {
+    /// Serves what was given up again, if anything was, as the switch for which that was done has
+    /// failed. `false` if some of it has gone, which it may have once that was loading.
+    pub(super) fn take_back(&mut self, entry: SessionEntry, failed: &Pending) -> bool {
+        let Some(old) = failed.given_up else { return true };
         if self.residency.missing(old) > 0 {
             return false;
         }
-        self.residency.pin(old);
+        if failed.held().is_none() {
+            self.residency.pin(old);
+        }
         // No task is superseded, so it does not matter when.
         self.serve(Duration::ZERO, entry, Some(old));
         true
+    }
+
+    /// Forgets what a session gave up; nobody will want it back.
+    pub(super) fn forget_given_up(&mut self, entry: SessionEntry) {
+        let Some(session) = self.session(entry) else { return };
+        let Some(pending) = session.pending.as_mut() else { return };
+        let held = pending.held();
+        pending.given_up = None;
+        held.into_iter().for_each(|old| self.residency.unpin(old));
     }
 }

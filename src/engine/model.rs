@@ -8,7 +8,7 @@ use super::{
     clock::Clock,
     foresight::{Counts, Foresight},
     outlook::Outlook,
-    pending::{Caller, Waiting},
+    pending::{Caller, Pending, Waiting},
     prepare::Preparation,
     reads::Reads,
     session::{DEFAULT_SESSION, Session},
@@ -208,7 +208,7 @@ impl Model {
             return Err(EngineError::SessionInUse { name, clients });
         }
         // Nobody is left who would want the task back that it may have given up.
-        session.pending.iter_mut().for_each(|pending| pending.given_up = None);
+        self.forget_given_up(entry);
         self.fail(entry, &EngineError::SessionClosed);
         self.withdraw();
         self.settle_leases(cx);
@@ -307,11 +307,19 @@ impl Model {
         session.status(now, self.bundle(), |task| self.kept_by_leases(task))
     }
 
-    /// How many blocks stay in the pool for leases on old generations of this task alone.
+    /// How many blocks stay in the pool for leases on old generations of this task alone. Who gave
+    /// the task up holds it only until there is room.
     fn kept_by_leases(&self, task: TaskIndex) -> usize {
         let draining = self.open_sessions().flat_map(|session| &session.draining);
         let leased = draining.filter(|draining| draining.old.task == task).count();
-        self.residency.pinned_by(task, leased)
+        let held = self.given_up().filter(|held| *held == task).count();
+        self.residency.pinned_by(task, leased + held)
+    }
+
+    /// What sessions gave up and still hold.
+    fn given_up(&self) -> impl Iterator<Item = TaskIndex> {
+        let pending = self.open_sessions().filter_map(|session| session.pending.as_ref());
+        pending.filter_map(Pending::held)
     }
 
     fn prefetch_status(&self) -> PrefetchStatus {
@@ -336,13 +344,29 @@ impl Model {
         self.residency.assert_invariants();
         for session in self.open_sessions() {
             let leased = session.draining.iter().map(|draining| draining.old.task);
-            for task in session.active.task.into_iter().chain(leased) {
+            let held = session.pending.as_ref().and_then(Pending::held);
+            for task in session.active.task.into_iter().chain(leased).chain(held) {
                 let blocks = self.bundle().task_blocks(task);
-                assert!(blocks.is_subset(self.residency.resident()), "what is read is there");
+                assert!(blocks.is_subset(self.residency.resident()), "what is held is there");
                 let mut blocks = blocks.ones().map(|block| BlockIndex(block as u32));
                 assert!(blocks.all(|block| self.residency.is_pinned(block)), "and is pinned");
             }
         }
         self.assert_pending_invariants();
+        for task in self.bundle().task_indices() {
+            let pins = self.residency.pins(task);
+            assert_eq!(pins, self.holders(task), "a pin for each who holds the task");
+        }
+    }
+
+    /// How often a task is active, leased, given up but held, on its way, or prepared.
+    fn holders(&self, task: TaskIndex) -> usize {
+        let held = self.open_sessions().flat_map(|session| {
+            let leased = session.draining.iter().map(|draining| draining.old.task);
+            let loading = session.pending.as_ref().filter(|pending| pending.load.is_some());
+            let loading = loading.map(|pending| pending.task);
+            session.active.task.into_iter().chain(leased).chain(loading)
+        });
+        held.chain(self.given_up()).chain(self.prepared()).filter(|held| *held == task).count()
     }
 }

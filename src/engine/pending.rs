@@ -13,10 +13,17 @@ pub(super) struct Pending {
     pub(super) arrived: Duration,
     /// Whether the session may give up its task first.
     pub(super) in_place: bool,
-    /// The task that the session gave up for this switch.
+    /// The task that the session gave up for this switch; pinned for as long as that waits.
     pub(super) given_up: Option<TaskIndex>,
     /// `None` while the switch waits for room; only then is its task not pinned.
     pub(super) load: Option<Load>,
+}
+
+impl Pending {
+    /// The task that was given up and is still held.
+    pub(super) fn held(&self) -> Option<TaskIndex> {
+        self.given_up.filter(|_| self.load.is_none())
+    }
 }
 
 /// Somebody who waits for a switch.

@@ -80,10 +80,14 @@ impl Model {
         &mut self.preparations[at]
     }
 
+    /// The tasks that are prepared, each once.
+    pub(super) fn prepared(&self) -> impl Iterator<Item = TaskIndex> {
+        self.preparations.iter().map(|held| held.task)
+    }
+
     /// The tasks that are to be loaded.
     pub(super) fn preparing(&self) -> Vec<TaskIndex> {
-        let tasks = self.preparations.iter().map(|held| held.task);
-        tasks.filter(|task| self.residency.missing(*task) > 0).collect()
+        self.prepared().filter(|task| self.residency.missing(*task) > 0).collect()
     }
 
     /// How many blocks could be loaded if nothing were prepared.

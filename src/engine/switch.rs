@@ -121,7 +121,7 @@ impl Model {
     /// Begins a switch that has a session to itself, if there is room for it.
     fn start(&mut self, cx: &mut Context<'_>, entry: SessionEntry) {
         let Some(session) = self.session(entry) else { return };
-        let Some(Pending { task, .. }) = session.pending else { return };
+        let Some(Pending { task, given_up, .. }) = session.pending else { return };
         if session.active.task == Some(task) {
             self.answer_active(cx, entry);
             return self.withdraw();
@@ -136,11 +136,14 @@ impl Model {
             self.residency.unpin(task);
             return self.fail(entry, &EngineError::StorageUnavailable);
         }
+        // What was given up makes room in this very step, or stays.
+        given_up.into_iter().for_each(|old| self.residency.unpin(old));
         let evicted = match self.load_missing(cx, task, missing) {
             Ok(evicted) => evicted,
             Err(NoRoomNow { absent }) => {
                 let room = self.room_without_preparations();
                 self.residency.unpin(task);
+                given_up.into_iter().for_each(|old| self.residency.pin(old));
                 // What is prepared gives way, if that makes room.
                 let no_room = self.no_room(absent, room);
                 let made = absent <= room && self.end_preparations(&no_room, |_| true);
@@ -194,7 +197,7 @@ impl Model {
 
     /// Lets a switch wait if what takes its room now is on its way out; else refuses it.
     fn wait_for_room(&mut self, entry: SessionEntry, task: TaskIndex, absent: usize) {
-        let available = self.eventual_room(task, None);
+        let available = self.eventual_room(entry, task, false);
         if absent <= available {
             if !self.waiting.contains(&entry) {
                 self.waiting.push_back(entry);
@@ -209,17 +212,27 @@ impl Model {
         EngineError::NoRoom { needed_bytes: bytes(absent), available_bytes: bytes(available) }
     }
 
-    /// Slots that the task's absent blocks could take once leases on old generations have ended,
-    /// except those that were revoked, and reads that nobody waits for any more are done; and, if a
-    /// session is named, once it has given up its task.
-    pub(super) fn eventual_room(&self, task: TaskIndex, giving_up: Option<SessionEntry>) -> usize {
+    /// Slots that the absent blocks of a session's next task could take once leases on old
+    /// generations have ended, except those that were revoked, and reads that nobody waits for any
+    /// more are done; if it is `in_place`, without its active task. What the session gave up is
+    /// room for it alone.
+    pub(super) fn eventual_room(
+        &self,
+        entry: SessionEntry,
+        task: TaskIndex,
+        in_place: bool,
+    ) -> usize {
         let bundle = self.bundle();
         let mut firm = bundle.task_blocks(task).clone();
         for session in self.open_sessions() {
-            let active = session.active.task.filter(|_| Some(session.entry) != giving_up);
-            let target = session.pending.as_ref().filter(|pending| pending.load.is_some());
+            let is_own = session.entry == entry;
+            let active = session.active.task.filter(|_| !(is_own && in_place));
+            let pending = session.pending.as_ref();
+            let given_up = pending.and_then(Pending::held).filter(|_| !is_own);
+            let target = pending.filter(|pending| pending.load.is_some());
             let stuck = session.draining.iter().filter(|draining| draining.revoked);
-            let tasks = active.into_iter().chain(target.map(|pending| pending.task));
+            let tasks = active.into_iter().chain(given_up);
+            let tasks = tasks.chain(target.map(|pending| pending.task));
             let tasks = tasks.chain(stuck.map(|draining| draining.old.task));
             tasks.for_each(|task| firm.union_with(bundle.task_blocks(task)));
         }
@@ -310,11 +323,10 @@ impl Model {
         if pending.load.is_some() {
             self.residency.unpin(pending.task);
         }
-        let error = match pending.given_up {
-            Some(old) if !self.take_back(entry, old) => {
-                EngineError::Emptied(Box::new(error.clone()))
-            }
-            _ => error.clone(),
+        let error = if self.take_back(entry, &pending) {
+            error.clone()
+        } else {
+            EngineError::Emptied(Box::new(error.clone()))
         };
         self.answer(&name, pending, &Err(error));
     }
@@ -392,6 +404,8 @@ impl Model {
                 assert!(!self.waiting.contains(&session.entry), "who waits has a switch");
                 continue;
             };
+            let none = session.active.task.is_none();
+            assert!(none || pending.given_up.is_none(), "what is given up is not served");
             let blocks = self.bundle().task_blocks(pending.task);
             let Some(load) = &pending.load else {
                 assert!(self.waiting.contains(&session.entry), "who cannot begin waits");

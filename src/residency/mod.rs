@@ -124,9 +124,14 @@ impl Residency {
         self.missing.owners(block) & self.pinned != 0
     }
 
+    /// How many hold a task.
+    pub fn pins(&self, task: TaskIndex) -> usize {
+        self.pins[task.index()] as usize
+    }
+
     /// How many blocks are pinned for this task alone, if it is pinned no more often than this.
     pub fn pinned_by(&self, task: TaskIndex, times: usize) -> usize {
-        let pins = self.pins[task.index()] as usize;
+        let pins = self.pins(task);
         if pins == 0 || pins > times {
             return 0;
         }

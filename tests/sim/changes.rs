@@ -122,14 +122,15 @@ impl Sequence<'_> {
         assert!(!emptied || session.active.task.is_none(), "it has no task");
     }
 
-    /// Whether a task would fit beside all that was, is or may become active, and beside what stuck
-    /// clients hold.
+    /// Whether a task would fit beside all that was, is or may become active, what other sessions
+    /// gave up, and what stuck clients hold.
     pub(crate) fn could_fit(&self, (model, own): Place, task: TaskIndex, in_place: bool) -> bool {
         let others = self.before.iter().copied().chain(self.world.snapshot());
         let held = others.filter(|holding| holding.place.0 == model).flat_map(|holding| {
             let is_own = holding.place.1 == own;
-            let pending = holding.pending.filter(|_| !is_own);
-            holding.active.filter(|_| !(is_own && in_place)).into_iter().chain(pending)
+            let others = holding.pending.into_iter().chain(holding.given_up);
+            let others = others.filter(move |_| !is_own);
+            holding.active.filter(|_| !(is_own && in_place)).into_iter().chain(others)
         });
         let world = &self.world.models[model];
         world.holds(held.chain(world.stuck()).chain([task]))
@@ -230,14 +231,16 @@ impl Sequence<'_> {
         let sessions = || world.sessions.values();
         let active: Vec<_> = sessions().filter_map(|session| session.active.task).collect();
         let leased = sessions().flat_map(|session| &session.draining).map(|d| d.old.task);
-        let pending = sessions().filter_map(|session| Some(session.pending.as_ref()?.task));
+        let pending = sessions().filter_map(|session| session.pending.as_ref());
+        let pending = pending.flat_map(|p| [p.task].into_iter().chain(p.given_up));
+        let pending = pending.filter(|other| *other != task);
         let beside = |others: Vec<TaskIndex>| match others.contains(&task) {
             true => 0,
             false => world.content.task_blocks(task).difference_count(&world.content.union(others)),
         };
         let others: Vec<_> = leased.filter(|other| *other != task).chain(active).collect();
         let least = beside(others.iter().copied().chain(pending).collect());
-        // A switch that has not begun needs nothing yet.
+        // A switch that has not begun needs nothing yet, and one that has holds nothing any more.
         assert!((least..=beside(others)).contains(&kept), "{task:?} is kept: {kept}");
     }
 

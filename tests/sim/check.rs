@@ -6,6 +6,7 @@ use super::{
     sequence::Sequence,
     world::{Call, Expect},
 };
+use fixedbitset::FixedBitSet;
 use synchromesh::{
     engine::{
         Command, EngineError, ModelStatus, Outcome, SessionStatus, SwitchCommand, SwitchReport,
@@ -129,6 +130,7 @@ impl Sequence<'_> {
                 let in_place = self.world.session(place).pending.as_ref().unwrap().in_place;
                 let fits = self.could_fit(place, task, in_place);
                 assert!(!fits, "call {number} was refused, but fits");
+                assert!(!matches!(result, Err(EngineError::Emptied(_))), "its task was held");
                 self.note_refusal(place, task);
             }
             Some(EngineError::Corrupt { .. }) => {
@@ -200,16 +202,17 @@ impl Sequence<'_> {
     fn check_status(&mut self, asked: usize) {
         let statuses = self.rig.status();
         assert_eq!(self.rig.asked.len(), asked, "to ask for the state starts no read");
-        let mut backlog = 0;
+        let mut queued = Vec::new();
         for (model, status) in statuses.iter().enumerate() {
-            backlog += self.check_slots(model, status);
+            queued.push(self.check_slots(model, status));
             for session in &status.sessions {
                 self.check_session(model, session);
             }
             assert_eq!(status.sessions.len(), self.world.models[model].sessions.len());
         }
-        self.seen.count_if(backlog + asked < self.backlog, "withdrew reads");
-        self.backlog = backlog;
+        let backlog = |queued: &[usize]| queued.iter().sum::<usize>();
+        self.seen.count_if(backlog(&queued) + asked < backlog(&self.queued), "withdrew reads");
+        self.queued = queued;
         let in_vain = self.fared.attempt == 1 && !self.fared.bad.is_empty();
         self.seen.count_if(in_vain, "read in vain");
     }
@@ -270,6 +273,49 @@ impl Sequence<'_> {
                 assert!(pending.deadline() > self.rig.now(), "what is late is ended");
             }
         }
+        for place in self.world.places().into_iter().filter(|place| self.surely_waits(*place)) {
+            let (slots, taken) = (self.world.models[place.0].slots, self.taken(place.0));
+            let free = slots - taken.count_ones(..) - self.queued[place.0];
+            assert!(self.lacks(place) > free, "nobody waits while there is room");
+            self.check_held(place);
+        }
+    }
+
+    /// Who waits for room still has all of what it gave up, and can have the room beside what others
+    /// gave up and still have.
+    fn check_held(&self, (model, place): (usize, u32)) {
+        let (world, content) = (&self.world.models[model], &self.rig.contents[model]);
+        let pending = |at: &u32| world.sessions[at].pending.as_ref();
+        let own = pending(&place).expect("who waits has a switch");
+        if let Some(old) = own.given_up {
+            self.observers[model].assert_task(content, old);
+        }
+        let others = world.sessions.keys().filter(|at| **at != place);
+        let others = others.filter(|at| self.surely_waits((model, **at)));
+        let held = others.filter_map(|at| pending(at)?.given_up);
+        let active = world.sessions.values().filter_map(|session| session.active.task);
+        let firm = active.chain(world.stuck()).chain(held);
+        assert!(world.holds(firm.chain([own.task])), "nobody waits for what others gave up");
+    }
+
+    /// Whether it can be told from outside that a session's switch waits for room: it lacks more
+    /// blocks than wait for their read.
+    pub(crate) fn surely_waits(&self, place: (usize, u32)) -> bool {
+        self.lacks(place) > self.queued[place.0]
+    }
+
+    /// Blocks that a session's switch needs and that are neither there nor being read.
+    fn lacks(&self, (model, place): (usize, u32)) -> usize {
+        let pending = self.world.models[model].sessions[&place].pending.as_ref();
+        let wanted = |task| self.rig.contents[model].task_blocks(task);
+        pending.map_or(0, |p| wanted(p.task).difference_count(&self.taken(model)))
+    }
+
+    /// Blocks that are in a slot or being read into one.
+    fn taken(&self, model: usize) -> FixedBitSet {
+        let mut taken = self.observers[model].resident();
+        taken.union_with(&self.rig.loading(model));
+        taken
     }
 
     /// I1: the blocks of every active and every leased task are there, bit for bit.

@@ -29,8 +29,8 @@ pub(crate) struct Sequence<'a> {
     pub(crate) fared: Fared,
     /// The world before the current action.
     pub(crate) before: Vec<Holding>,
-    /// Blocks that wait for their read, by the last status.
-    pub(crate) backlog: usize,
+    /// Blocks of each model that wait for their read, by the last status.
+    pub(crate) queued: Vec<usize>,
     faults: Faults,
     /// Share of switches that may be in place.
     in_place: f64,
@@ -129,7 +129,7 @@ impl<'a> Sequence<'a> {
             seen,
             fared: Fared::default(),
             before: Vec::new(),
-            backlog: 0,
+            queued: Vec::new(),
             faults,
             in_place,
             requests: Vec::new(),

@@ -284,7 +284,8 @@ impl World {
     }
 
     /// Ends the pending switch of a session, if there is one, at the beginning of an action. A task
-    /// that was given up for it is taken back if all of it is still there.
+    /// that was given up for it is taken back if all of it is still there, as it is until the switch
+    /// begins.
     pub(crate) fn fail(&mut self, place: (usize, u32), error: EngineError) {
         let given_up = self.session(place).pending.as_ref().and_then(|pending| pending.given_up);
         let error = match given_up {
@@ -373,6 +374,7 @@ impl World {
                 place: (model, place),
                 active: session.active.task,
                 pending: session.pending.as_ref().map(|pending| pending.task),
+                given_up: session.pending.as_ref().and_then(|pending| pending.given_up),
             })
         });
         holdings.collect()
@@ -385,6 +387,8 @@ pub(crate) struct Holding {
     pub(crate) place: (usize, u32),
     pub(crate) active: Option<TaskIndex>,
     pub(crate) pending: Option<TaskIndex>,
+    /// It holds that until its switch begins.
+    pub(crate) given_up: Option<TaskIndex>,
 }
 
 impl SessionWorld {
