@@ -1,6 +1,6 @@
-"""Runs every shell command of a Markdown file, in order, in one shell, from the current folder.
+"""Runs every shell command of Markdown files, in order, in one shell, from the current folder.
 
-Usage: python3 .ci/readme.py README.md [TEXT ...]
+Usage: python3 .ci/readme.py FILE.md [FILE.md ...] [TEXT ...]
 
 Blocks fenced with ```sh are commands. A block whose text contains one of the TEXTs is left out and
 named: something else has run it already. Background jobs are ended with the shell.
@@ -19,11 +19,15 @@ def blocks(markdown: str) -> list[str]:
 
 def main() -> int:
     """Runs the blocks; the exit code is the shell's."""
-    path, *left_out = sys.argv[1:]
-    commands = blocks(Path(path).read_text(encoding="utf-8"))
-    if not commands:
-        print(f"{path}: no ```sh block found", file=sys.stderr)
-        return 1
+    paths = [word for word in sys.argv[1:] if word.endswith(".md")]
+    left_out = [word for word in sys.argv[1:] if word not in paths]
+    commands = []
+    for path in paths:
+        found = blocks(Path(path).read_text(encoding="utf-8"))
+        if not found:
+            print(f"{path}: no ```sh block found", file=sys.stderr)
+            return 1
+        commands += found
     script = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     for command in commands:
         if any(text in command for text in left_out):
