@@ -302,8 +302,9 @@ fn belong_together(table: &TableView, bundle: &Bundle) -> bool {
 }
 
 impl Lease<'_> {
-    /// Whether the daemon lives and the lease was not revoked; what is leased stays as it is either
-    /// way. No system call.
+    /// Whether the daemon lives, the membership stands and the lease was not revoked. What is leased
+    /// stays as it is in any case but one: that this client broke the protocol, and the daemon ended
+    /// its membership. No system call.
     pub fn check(&self) -> Result<(), AttachError> {
         self.attachment.check()
     }
