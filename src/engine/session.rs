@@ -154,22 +154,21 @@ impl Session {
         bundle: &Bundle,
         kept_by: impl Fn(TaskIndex) -> usize,
     ) -> Vec<LeaseStatus> {
-        let lease = |draining: &Draining, member: &Member| LeaseStatus {
-            peer: member.peer,
-            generation: draining.old.generation,
-            task: bundle.task(draining.old.task).name.clone(),
-            kept: kept_by(draining.old.task),
-            block_bytes: bundle.block().bytes(),
-            superseded_for: now.saturating_sub(draining.since),
-            revoked: draining.revoked,
-        };
-        let pairs = self
-            .draining
-            .iter()
-            .flat_map(|draining| self.members.iter().map(move |member| (draining, member)));
-        let reads =
-            |(draining, member): &(&Draining, &Member)| member.leases(draining.old.generation);
-        pairs.filter(reads).map(|(draining, member)| lease(draining, member)).collect()
+        let mut leases = Vec::new();
+        for Draining { old, since, revoked } in &self.draining {
+            let kept = kept_by(old.task);
+            let readers = self.members.iter().filter(|member| member.leases(old.generation));
+            leases.extend(readers.map(|member| LeaseStatus {
+                peer: member.peer,
+                generation: old.generation,
+                task: bundle.task(old.task).name.clone(),
+                kept,
+                block_bytes: bundle.block().bytes(),
+                superseded_for: now.saturating_sub(*since),
+                revoked: *revoked,
+            }));
+        }
+        leases
     }
 
     pub(super) fn ring(&self) {
