@@ -170,25 +170,15 @@ impl Attachment {
             other => failed(other),
         })?;
         let hello = Hello { model: model.into(), session: session.into() };
-        match hello.send(&socket) {
-            // Refused before anything was said; why is there to be read.
-            Err(WireError::Io(Errno::PIPE)) => {}
-            result => result?,
-        }
-        let welcome = match Welcome::receive(&socket) {
-            // The hello was not read before the end; the refusal is behind this error.
-            Err(WireError::Io(Errno::CONNRESET)) => Welcome::receive(&socket),
-            result => result,
-        };
-        let welcome = welcome.map_err(|error| match error {
-            WireError::Io(Errno::AGAIN) => busy(),
-            other => other.into(),
-        });
-        let Welcome { entry, descriptors } = welcome?;
-        let [pool, table, bundle, cell, doorbell] = descriptors;
+        let Welcome { entry, descriptors } =
+            greet(&socket, &hello).map_err(|error| match error {
+                WireError::Io(Errno::AGAIN) => busy(),
+                other => other.into(),
+            })?;
+        let [pool, table, index, cell, doorbell] = descriptors;
         let table = TableView::open(table)?;
         let pool = PoolView::open(pool, table.layout())?;
-        let bundle = SharedIndex::open::<AttachError>(bundle)?;
+        let bundle = SharedIndex::open::<AttachError>(index)?;
         if !belong_together(&table, &bundle) {
             return Err(AttachError::OtherBundle);
         }
@@ -289,6 +279,20 @@ impl Attachment {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(AttachError::Wait(error)),
         }
+    }
+}
+
+/// Says hello, and gives the answer. A daemon that refuses does not wait for the hello, which then
+/// meets a closed connection; why is there to be read all the same.
+fn greet(socket: &OwnedFd, hello: &Hello) -> Result<Welcome, WireError> {
+    match hello.send(socket) {
+        Err(WireError::Io(Errno::PIPE)) => {}
+        result => result?,
+    }
+    match Welcome::receive(socket) {
+        // The hello came, but was not read before the end; the refusal is behind this error.
+        Err(WireError::Io(Errno::CONNRESET)) => Welcome::receive(socket),
+        result => result,
     }
 }
 

@@ -26,18 +26,19 @@ impl Model {
         task: TaskIndex,
         absent: usize,
     ) -> bool {
-        let room = self.eventual_room(entry, task, false);
-        let room_in_place = self.eventual_room(entry, task, true);
         let Some(session) = self.session(entry) else { return false };
         let Some(old) = session.active.task else { return false };
-        let Some(pending) = session.pending.as_mut().filter(|pending| pending.in_place) else {
-            return false;
-        };
-        let helps = room < absent && absent <= room_in_place;
+        let is_wanted = session.pending.as_ref().is_some_and(|pending| pending.in_place);
+        // Only then are the sets worth looking at: who waits is tried again at every action.
+        let helps = is_wanted
+            && self.eventual_room(entry, task, false) < absent
+            && absent <= self.eventual_room(entry, task, true);
         if !helps {
             return false;
         }
-        pending.given_up = Some(old);
+        if let Some(pending) = self.session(entry).and_then(|session| session.pending.as_mut()) {
+            pending.given_up = Some(old);
+        }
         // The pin that it has as the active task goes, or passes to its readers.
         self.residency.pin(old);
         self.serve(now, entry, None);
