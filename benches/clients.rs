@@ -38,7 +38,7 @@ use synchromesh::{
     device::TableView,
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
-        SwitchCommand, Target, run,
+        SwitchCommand, Target, events, run,
     },
     units::{BlockIndex, Generation, TaskIndex},
     wire::{Hello, Welcome},
@@ -145,7 +145,7 @@ async fn serve(spec: ModelSpec, path: PathBuf, clock: Arc<Monotonic>, ready: mps
     tokio::spawn(attach.serve(engine.clone()));
     let state = Engine::new(models, limits, clock.clone());
     ready.send(engine).unwrap();
-    run(state, threads, clock).await;
+    run(state, threads, clock, events().0).await;
 }
 
 /// Microseconds from the beginning of a publication until a client that waits for it runs.
@@ -176,6 +176,7 @@ fn notices(bundle: &Path) -> Value {
             arrived: local.clock.now(),
             deadline: None,
             in_place: false,
+            trace: None,
         };
         let arrived = command.arrived;
         let answer = local.engine.ask(|reply| Command::Switch(command, reply));

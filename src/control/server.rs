@@ -1,26 +1,20 @@
 //! Sockets, limits, health and reflection around the service.
 
-use super::{errors::refusal, incoming, service::Service};
+use super::{
+    incoming,
+    service::{MAX_WATCHERS, Service},
+};
 use crate::{
     config::Peers,
     engine::{Clock, Handle},
+    observe::{Observed, refusal},
     proto::{DESCRIPTORS, task_service_server::TaskServiceServer},
 };
-use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tonic::{
@@ -49,7 +43,7 @@ pub struct Server {
     connections: usize,
     tasks: JoinSet<Result<(), tonic::transport::Error>>,
     stop: watch::Sender<bool>,
-    draining: Arc<AtomicBool>,
+    observed: Observed,
 }
 
 /// Why the server cannot serve.
@@ -73,13 +67,13 @@ impl Server {
     pub async fn new(
         engine: Handle,
         clock: Arc<dyn Clock>,
+        observed: Observed,
         peers: Peers,
         reflection: bool,
         connections: usize,
     ) -> Result<Self, ServerError> {
-        let draining = Arc::new(AtomicBool::new(false));
-        let ready_at = clock.now();
-        let service = Service { engine, clock, ready_at, draining: draining.clone() };
+        let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
+        let service = Service { engine, clock, observed: observed.clone(), watchers };
         let service = TaskServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
         let health = HealthReporter::new();
         let health_service =
@@ -95,7 +89,7 @@ impl Server {
                 routes.add_service(describe().build_v1()?).add_service(describe().build_v1alpha()?);
         }
         let (stop, tasks) = (watch::Sender::new(false), JoinSet::new());
-        let server = Self { routes, health, peers, connections, tasks, stop, draining };
+        let server = Self { routes, health, peers, connections, tasks, stop, observed };
         server.set_serving(false).await;
         Ok(server)
     }
@@ -137,7 +131,7 @@ impl Server {
     /// Tells health checks whether switches are taken.
     pub async fn set_serving(&self, serving: bool) {
         use tonic_health::ServingStatus::{NotServing, Serving};
-        self.draining.store(!serving, Ordering::Relaxed);
+        self.observed.view.set_serving(serving);
         let status = if serving { Serving } else { NotServing };
         self.health.set_service_status("", status).await;
         self.health.set_service_status("synchromesh.v1.TaskService", status).await;
@@ -146,6 +140,7 @@ impl Server {
     /// Takes no new connections, lets calls end, and returns when they have.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
+        self.observed.hub.close();
         while self.tasks.join_next().await.is_some() {}
     }
 

@@ -12,12 +12,14 @@ use crate::{
     control::{Server, ServerError},
     engine::{
         Clock, Command, Engine, EngineError, Handle, Limits, LoadError, Model, ModelSpec,
-        Monotonic, RunError, Runtime, SwitchCommand, Target, run,
+        Monotonic, RunError, Runtime, SwitchCommand, Target, events, run,
     },
+    observe::{Observed, serve_http},
+    proto::{DaemonChanged, DaemonState, event::Kind},
 };
 use sd_notify::NotifyState;
 use socket::SocketPath;
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::TcpListener, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -118,7 +120,8 @@ async fn serve_models(
     let (engine, runtime) = Runtime::start(&config.storage, &models)?;
     let names: Vec<_> = models.iter().map(|model| model.name().to_owned()).collect();
     let state = Engine::new(models, limits(config), clock.clone());
-    let engine_loop = tokio::spawn(run(state, runtime, clock.clone()));
+    let (sink, source) = events();
+    let engine_loop = tokio::spawn(run(state, runtime, clock.clone(), sink));
 
     // Before anybody can connect: a session's first task must not be superseded by its clients.
     for (model, config) in names.into_iter().zip(&config.models) {
@@ -131,8 +134,12 @@ async fn serve_models(
     }
     let connections = config.limits.connections;
     let peers = config.peers.clone();
-    let mut server =
-        Server::new(engine.clone(), clock.clone(), peers, listen.reflection, connections).await?;
+    let observed = Observed::new(engine.clone(), clock.clone());
+    let hub = observed.hub.clone();
+    tokio::spawn(hub.clone().run(source));
+    let server =
+        Server::new(engine.clone(), clock, observed.clone(), peers, listen.reflection, connections);
+    let mut server = server.await?;
     server.serve_unix(control_path.path())?;
     if let Some(address) = listen.tcp {
         server.serve_tcp(address).await?;
@@ -141,15 +148,22 @@ async fn serve_models(
     let failed =
         |source| ServerError::Listen { address: attach_path.path().display().to_string(), source };
     let attach = tokio::spawn(attach.map_err(failed)?.serve(engine.clone()));
+    if let Some(address) = listen.metrics {
+        let failed = |source| ServerError::Listen { address: address.to_string(), source };
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        tokio::spawn(serve_http(listener, observed));
+    }
     let (last, last_learnt) = oneshot::channel();
     let saver = tokio::spawn(saver::run(engine.clone(), keeper, last_learnt));
 
     server.set_serving(true).await;
     tracing::info!(control = %listen.control.display(), attach = %listen.attach.display(), "ready");
+    hub.tell(changed(DaemonState::Serving));
     notify(&[NotifyState::Ready]);
 
     stop.wait().await;
     tracing::info!("stopping");
+    hub.tell(changed(DaemonState::Draining));
     notify(&[NotifyState::Stopping]);
     server.set_serving(false).await;
     // A drained engine answers no more.
@@ -167,6 +181,12 @@ async fn serve_models(
         tracing::warn!("what was learnt was not written in time; it is given up");
     }
     Ok(())
+}
+
+/// What is told of the daemon as a whole.
+fn changed(state: DaemonState) -> Kind {
+    let (version, remark) = (env!("CARGO_PKG_VERSION").to_owned(), String::new());
+    Kind::DaemonChanged(DaemonChanged { state: state.into(), version, remark })
 }
 
 fn limits(config: &Config) -> Limits {
@@ -197,6 +217,7 @@ async fn activate(
         arrived: clock.now(),
         deadline: None,
         in_place: false,
+        trace: None,
     };
     match engine.ask(|reply| Command::Switch(command, reply)).await {
         Ok(_) => Ok(()),

@@ -13,6 +13,7 @@ mod answers;
 mod budget;
 mod clock;
 mod error;
+mod event;
 mod foresight;
 mod in_place;
 mod load;
@@ -20,6 +21,7 @@ mod loading;
 mod model;
 mod outlook;
 mod pending;
+mod picture;
 mod plan;
 mod prepare;
 mod reads;
@@ -35,12 +37,13 @@ pub use action::{
     Outcome, Peer, PrepareCommand, PrepareReport, Reply, SwitchCommand, SwitchReport, SwitchTiming,
     Target,
 };
-pub use answers::Ended;
 pub use clock::{Clock, Monotonic};
 pub use error::{EngineError, LISTED_NAMES};
+pub use event::{Event, EventKind, SwitchEnd, TraceContext};
 pub use load::{LoadError, ModelSpec};
 pub use model::Model;
-pub use run::{Handle, RunError, Runtime, StorageStatus, run};
+pub use picture::{Cell, CellState, Picture, Transition};
+pub use run::{EventSink, EventSource, Handle, RunError, Runtime, StorageStatus, events, run};
 pub use session::{DEFAULT_SESSION, Session};
 pub use status::{LeaseStatus, Likely, ModelStatus, PoolStatus, PrefetchStatus, SessionStatus};
 pub use verify::{Verified, Verify};
@@ -118,9 +121,13 @@ impl Engine {
         std::mem::take(&mut self.effects)
     }
 
-    /// Switches that have ended since this was asked last, for the log.
-    pub fn ended(&mut self) -> impl Iterator<Item = Ended> {
-        self.models.iter_mut().flat_map(|model| model.ended.drain(..))
+    /// What has happened since this was asked last.
+    pub fn events(&mut self) -> impl Iterator<Item = Event> {
+        let at = self.clock.now();
+        self.models.iter_mut().flat_map(move |model| {
+            let bundle = model.bundle().clone();
+            model.events.drain(..).map(move |kind| Event { at, bundle: bundle.clone(), kind })
+        })
     }
 
     /// When [`Action::Tick`] is due at the latest, if nothing else happens.
@@ -201,6 +208,9 @@ impl Engine {
             }
             Command::Status { model, reply } => {
                 let _ = reply.send(self.status(now, &model));
+            }
+            Command::Picture { model, reply } => {
+                let _ = reply.send(self.find(&model).map(|model| self.models[model].picture()));
             }
             Command::Trim { model, blocks, reply } => {
                 let trimmed = self.find(&model).map(|model| self.models[model].trim(blocks));

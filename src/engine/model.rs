@@ -1,9 +1,9 @@
 //! A model that is served: its bundle, its arena of pool memory, its sessions.
 
 use super::{
-    Effect, EngineError, Limits, MemberId, Membership, ModelStatus, Peer, PoolStatus,
+    Effect, EngineError, EventKind, Limits, MemberId, Membership, ModelStatus, Peer, PoolStatus,
     PrefetchStatus, SessionStatus,
-    answers::{Answers, Ended},
+    answers::Answers,
     check_name,
     clock::Clock,
     foresight::{Counts, Foresight},
@@ -53,8 +53,8 @@ pub struct Model {
     pub(super) read_again: u64,
     /// Blocks that did not match their checksum when they were read.
     pub(super) mismatched: u64,
-    /// Switches that have ended and are not logged yet.
-    pub(super) ended: Vec<Ended>,
+    /// What has happened and nobody was told yet.
+    pub(super) events: Vec<EventKind>,
     /// A list that the next switch uses, so that it need not get memory for one.
     pub(super) no_callers: Vec<Caller>,
 }
@@ -107,7 +107,7 @@ impl Model {
             request_bytes,
             read_again: 0,
             mismatched: 0,
-            ended: Vec::new(),
+            events: Vec::new(),
             no_callers: Vec::new(),
         }
     }
@@ -187,6 +187,7 @@ impl Model {
         let session = Session::new(name, entry, self.shelf.take(name));
         self.residency.table().publish(entry, session.active);
         let status = self.session_status(now, &session);
+        self.events.push(EventKind::Opened { session: session.name.clone() });
         self.sessions[place] = Some(session);
         Ok(status)
     }
@@ -218,6 +219,7 @@ impl Model {
             }
             self.residency.table().publish(entry, Session::START);
             self.answers.forget(&session.name);
+            self.events.push(EventKind::Closed { session: session.name.clone() });
             self.shelf.put(&session.name, session.outlook);
         }
         Ok(())
@@ -238,9 +240,13 @@ impl Model {
         let table = duplicate(self.residency.table())?;
         let index = duplicate(&self.index)?;
         let Some(session) = self.session(entry) else { return Err(EngineError::Stopped) };
+        let name = session.name.clone();
         let (cell, doorbell) = session.join(member, peer, limit)?;
         match duplicate(cell) {
-            Ok(cell) => Ok(Membership { member, entry, pool, table, index, cell, doorbell }),
+            Ok(cell) => {
+                self.events.push(EventKind::Attached { session: name, peer });
+                Ok(Membership { member, entry, pool, table, index, cell, doorbell })
+            }
             Err(error) => {
                 session.leave(member);
                 Err(error)
@@ -249,7 +255,12 @@ impl Model {
     }
 
     pub(super) fn detach(&mut self, member: MemberId) {
-        self.sessions.iter_mut().flatten().for_each(|session| session.leave(member));
+        for session in self.sessions.iter_mut().flatten() {
+            let gone = session.leave(member);
+            let session = &session.name;
+            let detached = |peer| EventKind::Detached { session: session.clone(), peer };
+            self.events.extend(gone.map(detached));
+        }
     }
 
     pub(super) fn trim(&mut self, blocks: usize) -> usize {
@@ -265,8 +276,9 @@ impl Model {
     /// Lets go of old generations that no client reads any more.
     pub(super) fn settle_leases(&mut self, cx: &Context<'_>) {
         for session in self.sessions.iter_mut().flatten() {
-            let patience = cx.limits.lease_patience;
-            session.settle(cx.now, patience, |task| self.residency.unpin(task));
+            let (patience, residency) = (cx.limits.lease_patience, &mut self.residency);
+            let revoked = session.settle(cx.now, patience, |task| residency.unpin(task));
+            self.events.extend(revoked);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The engine at work: the loop that feeds it, and the threads that do what it asks for.
 
-use super::{Action, Clock, Command, Effect, Ended, Engine, EngineError, Model, Reply, Verify};
+use super::{Action, Clock, Command, Effect, Engine, EngineError, Event, Model, Reply, Verify};
 use crate::{
     config::StorageConfig,
     storage::{
@@ -9,7 +9,11 @@ use crate::{
 };
 use std::{
     io,
-    sync::{Arc, mpsc as threads},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc as threads,
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -23,8 +27,8 @@ use tokio::{
 /// Commands that may wait to be taken up. More are refused at once, not queued.
 const COMMAND_QUEUE: usize = 1024;
 
-/// How long a switch's line may wait for those of others.
-const LOG_DELAY: Duration = Duration::from_millis(10);
+/// Events that may wait to be told.
+const EVENT_QUEUE: usize = 4096;
 
 /// Sends commands to the engine.
 #[derive(Clone, Debug)]
@@ -60,6 +64,50 @@ pub enum RunError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit on processes (LimitNPROC=)")]
     Thread(#[from] io::Error),
+}
+
+/// Where events go. The engine waits for nobody: what does not fit is counted and dropped.
+pub struct EventSink {
+    queue: mpsc::Sender<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Where events come out.
+pub struct EventSource {
+    queue: mpsc::Receiver<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+/// A way for events from the engine to whoever tells them.
+pub fn events() -> (EventSink, EventSource) {
+    let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
+    let lost = Arc::new(AtomicU64::new(0));
+    (EventSink { queue: sender, lost: lost.clone() }, EventSource { queue: receiver, lost })
+}
+
+impl EventSink {
+    fn put(&self, event: Event) {
+        if self.queue.try_send(event).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl EventSource {
+    /// Waits for an event; there is none any more once the engine has ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.queue.recv().await
+    }
+
+    /// An event that is there already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.queue.try_recv().ok()
+    }
+
+    /// How many were dropped since this was asked last.
+    pub fn lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// What [`run`] needs besides the engine.
@@ -149,29 +197,13 @@ fn tell(model: &str, started: &Started) {
     }
 }
 
-/// Feeds the engine until it is drained or nobody holds its handle any more.
-pub async fn run(mut engine: Engine, mut runtime: Runtime, clock: Arc<dyn Clock>) {
-    let (ended, lines) = mpsc::channel(COMMAND_QUEUE);
-    tokio::join!(feed(&mut engine, &mut runtime, &*clock, ended), log(lines));
-}
-
-/// Logs switches, several together. Writing a line wakes a thread, which on a small machine takes
-/// the processor from the very caller that waits for its answer.
-async fn log(mut ended: mpsc::Receiver<Ended>) {
-    while let Some(switch) = ended.recv().await {
-        sleep(LOG_DELAY).await;
-        switch.log();
-        while let Ok(switch) = ended.try_recv() {
-            switch.log();
-        }
-    }
-}
-
-async fn feed(
-    engine: &mut Engine,
-    runtime: &mut Runtime,
-    clock: &dyn Clock,
-    ended: mpsc::Sender<Ended>,
+/// Feeds the engine until it is drained or nobody holds its handle any more. What happens goes to
+/// `events`; what does not fit there is dropped.
+pub async fn run(
+    mut engine: Engine,
+    mut runtime: Runtime,
+    clock: Arc<dyn Clock>,
+    events: EventSink,
 ) {
     while !engine.is_drained() {
         let tick = engine.next_tick().map(|at| at.saturating_sub(clock.now()));
@@ -187,14 +219,7 @@ async fn feed(
         for effect in engine.apply(action) {
             runtime.carry_out(effect);
         }
-        for switch in engine.ended() {
-            if switch.failed() {
-                switch.log();
-            } else {
-                // Lines that nobody gets to write are dropped, as the log itself does.
-                let _ = ended.try_send(switch);
-            }
-        }
+        engine.events().for_each(|event| events.put(event));
     }
 }
 

@@ -140,7 +140,7 @@ impl Rig {
                 Effect::Verify(verify) => self.verifies.push(verify),
             }
         }
-        self.engine.ended().for_each(drop);
+        self.engine.events().for_each(drop);
         for model in 0..self.contents.len() {
             let under_way = self.reads.iter().filter(|read| read.model == model).count();
             assert!(under_way <= self.limits.reads_in_flight, "no more reads than allowed");
@@ -277,6 +277,7 @@ impl Rig {
             arrived: self.now(),
             deadline: None,
             in_place: false,
+            trace: None,
         }
     }
 
