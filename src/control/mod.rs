@@ -9,4 +9,4 @@ mod incoming;
 mod server;
 mod service;
 
-pub use server::{Server, ServerError};
+pub use server::{Server, ServerError, listen_at};

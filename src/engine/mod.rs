@@ -8,6 +8,7 @@
 //! simulated store and clock.
 
 mod action;
+mod adopt;
 mod ahead;
 mod answers;
 mod budget;
@@ -35,6 +36,7 @@ pub use action::{
     Outcome, Peer, PrepareCommand, PrepareReport, Reply, SwitchCommand, SwitchReport, SwitchTiming,
     Target,
 };
+pub use adopt::{Adopted, Estate, Lacking, Predecessor, PredecessorError};
 pub use answers::Ended;
 pub use clock::{Clock, Monotonic};
 pub use error::{EngineError, LISTED_NAMES};
@@ -42,7 +44,9 @@ pub use load::{LoadError, ModelSpec};
 pub use model::Model;
 pub use run::{Handle, RunError, Runtime, StorageStatus, run};
 pub use session::{DEFAULT_SESSION, Session};
-pub use status::{LeaseStatus, Likely, ModelStatus, PoolStatus, PrefetchStatus, SessionStatus};
+pub use status::{
+    LeaseStatus, Likely, ModelStatus, PoolStatus, PrefetchStatus, Serving, SessionStatus,
+};
 pub use verify::{Verified, Verify};
 
 use crate::{
@@ -87,7 +91,12 @@ impl Engine {
     /// An engine that serves these models, whose names differ.
     pub fn new(mut models: Vec<Model>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let (effects, next_member) = (Vec::new(), 1);
-        models.iter_mut().for_each(|m| m.foresight = Foresight::new(&limits.prefetch));
+        for model in &mut models {
+            model.foresight = Foresight::new(&limits.prefetch);
+            if model.open_sessions().any(|session| session.active.task.is_some()) {
+                model.foresight.changed(clock.now());
+            }
+        }
         Self { clock, limits, models, effects, next_member, draining: false }
     }
 
@@ -201,6 +210,13 @@ impl Engine {
             }
             Command::Status { model, reply } => {
                 let _ = reply.send(self.status(now, &model));
+            }
+            Command::Serving { reply } => {
+                let _ = reply.send(Ok(self.models.iter().flat_map(Model::serving).collect()));
+            }
+            Command::Configure(limits) => {
+                self.models.iter_mut().for_each(|m| m.foresight.configure(now, &limits.prefetch));
+                self.limits = limits;
             }
             Command::Trim { model, blocks, reply } => {
                 let trimmed = self.find(&model).map(|model| self.models[model].trim(blocks));

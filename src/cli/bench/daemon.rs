@@ -4,11 +4,12 @@ use crate::{
     cli::failure::Failure,
     client,
     config::{Peers, PrefetchConfig, StorageConfig},
-    control::Server,
+    control::{Server, listen_at},
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
         StorageStatus, run,
     },
+    gate::Gate,
     proto::{self, task_service_client::TaskServiceClient},
 };
 use std::{
@@ -106,9 +107,10 @@ fn serve(
             prefetch: PrefetchConfig::OFF,
         };
         let state = Engine::new(models, limits, clock.clone());
-        let server =
-            Server::new(engine.clone(), clock.clone(), Peers::default(), false, CONNECTIONS).await;
+        let gate = Gate::new(Peers::default(), CONNECTIONS);
+        let server = Server::new(engine.clone(), clock.clone(), gate, false).await;
         let mut server = server.map_err(Failure::failed)?;
+        let socket = listen_at(socket).map_err(Failure::failed)?;
         server.serve_unix(socket).map_err(Failure::failed)?;
         server.set_serving(true).await;
         // Who does not wait any more has failed.
