@@ -31,15 +31,16 @@ use std::{
     time::{Duration, Instant},
 };
 use synchromesh::{
-    attach::Attach,
+    attach::{Attach, Processes, listen_at},
     bundle::Bundle,
     client::{Attachment, BlockingControl},
-    config::{LimitsConfig, Peers, PrefetchConfig, StorageConfig},
+    config::{Peers, PrefetchConfig, StorageConfig},
     device::TableView,
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
         SwitchCommand, Target, events, run,
     },
+    gate::Gate,
     units::{BlockIndex, Generation, TaskIndex},
     wire::{Hello, Welcome},
 };
@@ -133,15 +134,8 @@ async fn serve(spec: ModelSpec, path: PathBuf, clock: Arc<Monotonic>, ready: mps
         lease_patience: HANG,
         prefetch: PrefetchConfig::OFF,
     };
-    let connections = LimitsConfig {
-        switch_timeout: HANG,
-        drain_timeout: HANG,
-        lease_patience: HANG,
-        clients_per_session: 4,
-        attachments_per_process: 4,
-        connections: 4,
-    };
-    let attach = Attach::bind(&path, Peers::default(), &connections).unwrap();
+    let (gate, processes) = (Gate::new(Peers::default(), 4), Processes::new(4));
+    let attach = Attach::on(listen_at(&path).unwrap(), gate, processes).unwrap();
     tokio::spawn(attach.serve(engine.clone()));
     let state = Engine::new(models, limits, clock.clone());
     ready.send(engine).unwrap();

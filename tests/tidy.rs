@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 10] = [
     &["units", "files"],
     &["bundle", "config", "proto", "trace"],
     &["device"],
-    &["storage", "compile", "wire"],
+    &["storage", "compile", "wire", "gate"],
     &["predict", "residency"],
     &["engine"],
     &["observe"],
@@ -23,7 +23,7 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// The files that may hold unsafe code.
-const UNSAFE: [&str; 14] = [
+const UNSAFE: [&str; 16] = [
     "src/attach/mod.rs",
     "src/attach/peer.rs",
     "src/client/attachment.rs",
@@ -32,10 +32,12 @@ const UNSAFE: [&str; 14] = [
     "src/client/c/lease.rs",
     "src/client/c/tensor.rs",
     "src/client/c/weights.rs",
+    "src/daemon/systemd.rs",
     "src/device/cell.rs",
     "src/device/index.rs",
     "src/device/life.rs",
     "src/device/pool.rs",
+    "src/device/roster.rs",
     "src/device/table.rs",
     "src/storage/uring/ring.rs",
 ];

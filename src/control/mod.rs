@@ -8,4 +8,4 @@ mod server;
 mod service;
 mod trace_context;
 
-pub use server::{Server, ServerError};
+pub use server::{Server, ServerError, listen_at};

@@ -1,7 +1,7 @@
 //! What goes into the engine and what comes out of it.
 
 use super::{
-    EngineError, ModelStatus, Picture, SessionStatus, TraceContext,
+    EngineError, Limits, ModelStatus, Picture, Serving, SessionStatus, TraceContext,
     verify::{Verified, Verify},
 };
 use crate::{
@@ -97,6 +97,13 @@ pub enum Command {
         /// Gets the picture.
         reply: Reply<Picture>,
     },
+    /// Tell what is served, and no more.
+    Serving {
+        /// Gets it, by model and session.
+        reply: Reply<Vec<Serving>>,
+    },
+    /// Go by other limits from now on. What is under way keeps the deadlines that it has.
+    Configure(Limits),
     /// Let cached blocks go, the least recently used first.
     Trim {
         /// The model; empty for the only one.

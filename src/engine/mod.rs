@@ -8,6 +8,7 @@
 //! simulated store and clock.
 
 mod action;
+mod adopt;
 mod ahead;
 mod answers;
 mod budget;
@@ -37,6 +38,7 @@ pub use action::{
     Outcome, Peer, PrepareCommand, PrepareReport, Reply, SwitchCommand, SwitchReport, SwitchTiming,
     Target,
 };
+pub use adopt::{Adopted, Estate, Lacking, Predecessor, PredecessorError};
 pub use clock::{Clock, Monotonic};
 pub use error::{EngineError, LISTED_NAMES};
 pub use event::{Event, EventKind, SwitchEnd, TraceContext};
@@ -45,7 +47,9 @@ pub use model::Model;
 pub use picture::{Cell, CellState, Picture, Transition};
 pub use run::{EventSink, EventSource, Handle, RunError, Runtime, StorageStatus, events, run};
 pub use session::{DEFAULT_SESSION, Session};
-pub use status::{LeaseStatus, Likely, ModelStatus, PoolStatus, PrefetchStatus, SessionStatus};
+pub use status::{
+    LeaseStatus, Likely, ModelStatus, PoolStatus, PrefetchStatus, Serving, SessionStatus,
+};
 pub use verify::{Verified, Verify};
 
 use crate::{
@@ -90,7 +94,12 @@ impl Engine {
     /// An engine that serves these models, whose names differ.
     pub fn new(mut models: Vec<Model>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let (effects, next_member) = (Vec::new(), 1);
-        models.iter_mut().for_each(|m| m.foresight = Foresight::new(&limits.prefetch));
+        for model in &mut models {
+            model.foresight = Foresight::new(&limits.prefetch);
+            if model.open_sessions().any(|session| session.active.task.is_some()) {
+                model.foresight.changed(clock.now());
+            }
+        }
         Self { clock, limits, models, effects, next_member, draining: false }
     }
 
@@ -211,6 +220,13 @@ impl Engine {
             }
             Command::Picture { model, reply } => {
                 let _ = reply.send(self.find(&model).map(|model| self.models[model].picture()));
+            }
+            Command::Serving { reply } => {
+                let _ = reply.send(Ok(self.models.iter().flat_map(Model::serving).collect()));
+            }
+            Command::Configure(limits) => {
+                self.models.iter_mut().for_each(|m| m.foresight.configure(now, &limits.prefetch));
+                self.limits = limits;
             }
             Command::Trim { model, blocks, reply } => {
                 let trimmed = self.find(&model).map(|model| self.models[model].trim(blocks));

@@ -2,7 +2,7 @@
 
 use super::{
     Effect, EngineError, EventKind, Limits, MemberId, Membership, ModelStatus, Peer, PoolStatus,
-    PrefetchStatus, SessionStatus,
+    PrefetchStatus, Serving, SessionStatus,
     answers::Answers,
     check_name,
     clock::Clock,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     bundle::Bundle,
     config::{PrefetchConfig, StorageConfig},
-    device::{MAX_SESSIONS, Pool, SessionEntry, SharedIndex},
+    device::{MAX_SESSIONS, Pool, Roster, SessionEntry, SharedIndex},
     residency::Residency,
     storage::{self, BlockFile, Resources},
     units::{BlockIndex, TaskIndex},
@@ -35,6 +35,8 @@ pub struct Model {
     pub(super) file: Arc<BlockFile>,
     /// The bundle's index, for clients.
     index: SharedIndex,
+    /// The sessions' names, for a daemon that comes after this one.
+    pub(super) roster: Roster,
     pub(super) pool: Pool,
     pub(super) residency: Residency,
     pub(super) reads: Reads,
@@ -83,18 +85,22 @@ impl Model {
     pub(super) fn new(
         file: Arc<BlockFile>,
         index: SharedIndex,
+        roster: Roster,
         pool: Pool,
         residency: Residency,
     ) -> Self {
         let mut sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| None).collect();
         let shelf = Shelf::new(residency.bundle());
         let outlook = Outlook::new(shelf.fresh());
-        sessions[0] =
-            SessionEntry::new(0).map(|entry| Session::new(DEFAULT_SESSION, entry, outlook));
+        sessions[0] = SessionEntry::new(0).map(|entry| {
+            roster.note(entry, Some(DEFAULT_SESSION));
+            Session::new(DEFAULT_SESSION, entry, outlook)
+        });
         let request_bytes = residency.bundle().meta().layout.request_bytes;
         Self {
             file,
             index,
+            roster,
             pool,
             residency,
             reads: Reads::default(),
@@ -186,6 +192,7 @@ impl Model {
         let entry = SessionEntry::new(place as u32).ok_or(full)?;
         let session = Session::new(name, entry, self.shelf.take(name));
         self.residency.table().publish(entry, session.active);
+        self.roster.note(entry, Some(name));
         let status = self.session_status(now, &session);
         self.events.push(EventKind::Opened { session: session.name.clone() });
         self.sessions[place] = Some(session);
@@ -217,6 +224,7 @@ impl Model {
             if let Some(task) = session.active.task {
                 self.residency.unpin(task);
             }
+            self.roster.note(entry, None);
             self.residency.table().publish(entry, Session::START);
             self.answers.forget(&session.name);
             self.events.push(EventKind::Closed { session: session.name.clone() });
@@ -299,6 +307,15 @@ impl Model {
             direct_io: self.file.direct(),
             prefetch: self.prefetch_status(),
         }
+    }
+
+    /// What the sessions serve.
+    pub(super) fn serving(&self) -> impl Iterator<Item = Serving> {
+        self.open_sessions().map(|session| Serving {
+            bundle: self.bundle().clone(),
+            session: session.name.clone(),
+            task: session.active.task,
+        })
     }
 
     /// The pool's state.

@@ -1,10 +1,13 @@
 //! The engine at work: the loop that feeds it, and the threads that do what it asks for.
 
-use super::{Action, Clock, Command, Effect, Engine, EngineError, Event, Model, Reply, Verify};
+use super::{
+    Action, Clock, Command, Effect, Engine, EngineError, Event, Model, Reply, Serving, Verify,
+};
 use crate::{
     config::StorageConfig,
     storage::{
-        self, Backend, Completion, CounterValues, Counters, ReadError, Sink, Started, Storage,
+        self, Backend, Beat, Completion, CounterValues, Counters, Pulse, ReadError, Sink, Started,
+        Storage,
     },
 };
 use std::{
@@ -30,12 +33,16 @@ const COMMAND_QUEUE: usize = 1024;
 /// Events that may wait to be told.
 const EVENT_QUEUE: usize = 4096;
 
+/// What the thread is called that verifies.
+const VERIFIER: &str = "verify";
+
 /// Sends commands to the engine.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     /// By model.
     storage: Arc<[AtWork]>,
+    verifier: Pulse,
 }
 
 /// A model's storage, seen from elsewhere.
@@ -45,6 +52,7 @@ struct AtWork {
     backend: Backend,
     fallback: Option<Arc<str>>,
     counters: Arc<Counters>,
+    threads: Vec<Pulse>,
 }
 
 /// The state of a model's storage.
@@ -143,9 +151,34 @@ impl Handle {
     /// Tells the state of a model's storage.
     pub fn storage(&self, model: &str) -> Option<StorageStatus> {
         let at_work = self.storage.iter().find(|at_work| at_work.model == model)?;
-        let AtWork { backend, fallback, counters, model: _ } = at_work;
+        let AtWork { backend, fallback, counters, model: _, threads: _ } = at_work;
         let (backend, fallback, counters) = (*backend, fallback.clone(), counters.values());
         Some(StorageStatus { backend, fallback, counters })
+    }
+
+    /// Tells what is served. Where other commands are refused because too many wait, this one
+    /// waits for its turn: who asks may want to know whether it comes at all.
+    pub async fn serving(&self) -> Result<Vec<Serving>, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Serving { reply }).await;
+        answer.await.unwrap_or(Err(EngineError::Stopped))
+    }
+
+    /// Asks all threads that read and verify to come round.
+    pub fn ask_threads(&self) {
+        let reading = self.storage.iter().flat_map(|at_work| &at_work.threads);
+        reading.chain([&self.verifier]).for_each(Pulse::ask);
+    }
+
+    /// The name of a thread that has not come round since it was asked, if there is one.
+    pub fn silent_thread(&self) -> Option<String> {
+        let silent = |threads: &[Pulse]| threads.iter().find(|thread| !thread.is_there()).cloned();
+        let of_model = |at_work: &AtWork| {
+            let thread = silent(&at_work.threads)?;
+            Some(format!("{} of model `{}`", thread.name(), at_work.model))
+        };
+        let reading = self.storage.iter().find_map(of_model);
+        reading.or_else(|| (!self.verifier.is_there()).then(|| self.verifier.name().to_owned()))
     }
 }
 
@@ -176,11 +209,13 @@ impl Runtime {
                 backend: started.backend(),
                 fallback: fallback.map(Arc::from),
                 counters: started.counters(),
+                threads: started.pulses(),
             });
             storage.push(started);
         }
         let verifier = Verifier::start(results_in.clone())?;
-        let handle = Handle { commands: sender, storage: at_work.into() };
+        let handle =
+            Handle { commands: sender, storage: at_work.into(), verifier: verifier.pulse() };
         Ok((handle, Self { commands, results, results_in, storage, verifier }))
     }
 }
@@ -246,28 +281,43 @@ impl Runtime {
 
 /// The thread that verifies blocks.
 struct Verifier {
-    jobs: Option<threads::Sender<Verify>>,
+    /// The one that is not weak. What comes in the place of a job is only to wake the thread.
+    jobs: Option<Arc<threads::Sender<Option<Verify>>>>,
+    beat: Arc<Beat>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Verifier {
     fn start(results: mpsc::UnboundedSender<Action>) -> io::Result<Self> {
-        let (jobs, queue) = threads::channel::<Verify>();
+        let (jobs, queue) = threads::channel::<Option<Verify>>();
+        let beat = Arc::new(Beat::default());
+        let own = beat.clone();
         let work = move || {
             while let Ok(job) = queue.recv() {
+                own.answer();
+                let Some(job) = job else { continue };
                 if results.send(Action::Verified(job.run())).is_err() {
                     return;
                 }
             }
         };
-        let thread = thread::Builder::new().name("verify".into()).spawn(work)?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        let thread = thread::Builder::new().name(VERIFIER.into()).spawn(work)?;
+        Ok(Self { jobs: Some(Arc::new(jobs)), beat, thread: Some(thread) })
+    }
+
+    fn pulse(&self) -> Pulse {
+        let jobs = self.jobs.as_ref().map(Arc::downgrade).unwrap_or_default();
+        Pulse::new(VERIFIER, self.beat.clone(), move || {
+            if let Some(jobs) = jobs.upgrade() {
+                let _ = jobs.send(None);
+            }
+        })
     }
 
     fn submit(&self, job: Verify) {
         if let Some(jobs) = &self.jobs {
             // It ends only with its results' receiver, which is this loop.
-            let _ = jobs.send(job);
+            let _ = jobs.send(Some(job));
         }
     }
 }

@@ -4,11 +4,12 @@ use crate::{
     cli::failure::Failure,
     client,
     config::{Peers, PrefetchConfig, StorageConfig},
-    control::Server,
+    control::{Server, listen_at},
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
         StorageStatus, events, run,
     },
+    gate::Gate,
     observe::Observed,
     proto::{self, task_service_client::TaskServiceClient},
 };
@@ -110,15 +111,10 @@ fn serve(
         let observed = Observed::new(engine.clone(), clock.clone());
         let (sink, source) = events();
         tokio::spawn(observed.hub.clone().run(source));
-        let server = Server::new(
-            engine.clone(),
-            clock.clone(),
-            observed,
-            Peers::default(),
-            false,
-            CONNECTIONS,
-        );
-        let mut server = server.await.map_err(Failure::failed)?;
+        let gate = Gate::new(Peers::default(), CONNECTIONS);
+        let server = Server::new(engine.clone(), clock.clone(), observed, gate, false).await;
+        let mut server = server.map_err(Failure::failed)?;
+        let socket = listen_at(socket).map_err(Failure::failed)?;
         server.serve_unix(socket).map_err(Failure::failed)?;
         server.set_serving(true).await;
         // Who does not wait any more has failed.
