@@ -21,6 +21,8 @@ use std::{
 
 /// Largest configuration file.
 const MAX_FILE_BYTES: usize = 1 << 20;
+/// Most problems that are told of.
+const MAX_PROBLEMS: usize = 1000;
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -134,5 +136,9 @@ fn resolve<'a>(
         Err(_) => {}
     }
     problems.sort();
+    if let more @ 1.. = problems.len().saturating_sub(MAX_PROBLEMS) {
+        problems.truncate(MAX_PROBLEMS);
+        problems.extend(whole(format!("{more} more problems are not listed")));
+    }
     Err(problems)
 }

@@ -11,6 +11,8 @@ use std::{cell::Cell, fmt};
 
 /// Most values that a file may have once its aliases are followed.
 const MAX_VALUES: usize = 100_000;
+/// Most brackets: the parser takes seconds for some tens of thousands that are never closed.
+const MAX_BRACKETS: usize = 10_000;
 
 /// A value.
 #[derive(Clone, Debug)]
@@ -54,6 +56,10 @@ impl Node {
         // The parser takes a text without a document for one that was cut off.
         if text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#')) {
             return Ok(Self::new(Value::Null, Place::File));
+        }
+        if text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).nth(MAX_BRACKETS).is_some() {
+            let what = format!("has more than {MAX_BRACKETS} brackets");
+            return Err(Problem { place: Place::File, key: String::new(), what });
         }
         let left = Cell::new(MAX_VALUES);
         let read = Seed(&left).deserialize(serde_yaml::Deserializer::from_str(text));

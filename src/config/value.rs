@@ -136,7 +136,7 @@ pub(super) fn bytes_of(text: &str) -> Result<u64, String> {
 /// Bytes with the largest unit of which they are a multiple.
 pub(super) fn shown_bytes(bytes: u64) -> String {
     let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let whole = units.into_iter().find(|(unit, _)| bytes != 0 && bytes % unit == 0);
+    let whole = units.into_iter().find(|(unit, _)| bytes != 0 && bytes.is_multiple_of(*unit));
     whole.map_or_else(|| bytes.to_string(), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
