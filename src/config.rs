@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use error::{ConfigError, Place, Problem};
+pub use overrides::is_override;
 pub use schema::schema;
 pub use source::Source;
 pub use value::MAX_SOCKET_PATH;

@@ -14,10 +14,15 @@ use super::{
     tree::{Name, Node, Value},
 };
 use serde_json::Value as Schema;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 /// How variables begin that set keys.
 const PREFIX: &str = "SYNCHROMESH_CONFIG";
+
+/// Whether an environment variable of this name is meant to set a key.
+pub fn is_override(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
+}
 
 /// A key that is set besides the file.
 #[derive(Clone, Debug)]

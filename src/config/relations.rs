@@ -85,8 +85,12 @@ impl<'a> Relations<'a> {
         {
             let (value, is, other, limit) =
                 if at == low { (few, "above", high, many) } else { (many, "below", low, few) };
-            let default = if self.tree.find(other).is_some() { "" } else { " by default" };
-            self.wrong(at, format!("is {value}, {is} {other}, which is {limit}{default}"));
+            let by = match self.tree.find(other).map(|node| &node.place) {
+                Some(Place::Override(name)) => format!(" by {name}"),
+                Some(_) => String::new(),
+                None => " by default".into(),
+            };
+            self.wrong(at, format!("is {value}, {is} {other}, which is {limit}{by}"));
         }
     }
 

@@ -179,6 +179,17 @@ fn c8_an_override_with_a_bad_value_is_refused_by_name() {
 }
 
 #[test]
+fn c8_a_contradiction_with_the_file_names_the_override() {
+    let (folder, _) = files();
+    let path = folder.path().join("c.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{text}limits: {{clients_per_session: 20}}\n")).unwrap();
+    let found = problems_of(set(&folder, &[], &["limits.connections=18"]));
+    assert_eq!((found.len(), found[0].key.as_str()), (1, "limits.clients_per_session"));
+    assert!(found[0].what.ends_with("which is 18 by --set limits.connections=18"), "{found:?}");
+}
+
+#[test]
 fn c8_other_variables_mean_nothing() {
     let (folder, _) = files();
     let others = [("SYNCHROMESH_BIN", "/x"), ("PATH", "x"), ("SYNCHROMESHCONFIG__X", "1")];
