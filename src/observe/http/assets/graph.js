@@ -1,0 +1,105 @@
+// How tasks follow one another: tasks on a circle, and for each two that follow each other an arrow
+// that is as thick as that is likely. One task is looked at: the active one, or that which is pointed at.
+
+import { $, el, percent, show, span, svg, table, taskColour } from "/basics.js";
+
+const WIDE = 600, HIGH = 430, RADIUS = 152, NODE = 11;
+
+const middle = ([x, y], [u, v], share = 0.5) => [x + (u - x) * share, y + (v - y) * share];
+const point = ([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`;
+
+function places(number) {
+  return Array.from({ length: number }, (_, i) => {
+    const angle = (i / number) * 2 * Math.PI - Math.PI / 2;
+    return [WIDE / 2 + RADIUS * 1.18 * Math.cos(angle), HIGH / 2 + RADIUS * Math.sin(angle)];
+  });
+}
+
+// An arrow from one place to another, bent to its right so that the way back is another way.
+function arrow(from, to, probability, words) {
+  const [dx, dy] = [to[0] - from[0], to[1] - from[1]];
+  const long = Math.hypot(dx, dy) || 1;
+  const bend = Math.min(34, long * 0.16);
+  const [mx, my] = middle(middle(from, to), [WIDE / 2, HIGH / 2], 0.12);
+  const control = [mx - (dy / long) * bend, my + (dx / long) * bend];
+  const thick = 0.8 + 6 * probability;
+  const tip = 5 + thick * 1.1;
+  const short = (end, by) => {
+    const away = Math.hypot(control[0] - end[0], control[1] - end[1]) || 1;
+    return middle(end, control, by / away);
+  };
+  const [start, stop, head] = [short(from, NODE + 4), short(to, NODE + 4 + tip), short(to, NODE + 4)];
+  const [ax, ay] = [(head[0] - stop[0]) / tip, (head[1] - stop[1]) / tip];
+  const side = (sign) => [stop[0] - sign * ay * tip * 0.55, stop[1] + sign * ax * tip * 0.55];
+  const at = middle(middle(start, control, 0.56), middle(control, stop, 0.56), 0.56);
+  return svg("g", {},
+    svg("path", { class: "edge", d: `M${point(start)}Q${point(control)} ${point(stop)}`, "stroke-width": thick.toFixed(1) }),
+    svg("path", { class: "tip", d: `M${point(side(1))}L${point(head)}L${point(side(-1))}z` }),
+    words ? svg("text", { class: "label", x: at[0].toFixed(1), y: at[1].toFixed(1), text: words }) : null);
+}
+
+// What follows a task: what its session expects if it is active, else what was learnt.
+function after(place, picture, sessions) {
+  const session = sessions.find(({ task }) => task === picture.tasks[place]);
+  if (session?.likely.length) {
+    return session.likely.map(({ task, probability, expected_ms }) =>
+      ({ to: picture.tasks.indexOf(task), probability, words: `${percent(probability)} · ${span(expected_ms)}` }));
+  }
+  return picture.transitions.filter(({ from }) => from === place)
+    .map(({ to, probability }) => ({ to, probability, words: percent(probability) }));
+}
+
+let pointed = null, refresh = () => {};
+
+export function updateGraph(picture, sessions) {
+  if (!picture) return;
+  refresh = () => draw(picture, sessions);
+  const { tasks, transitions } = picture;
+  const active = sessions.map(({ task }) => tasks.indexOf(task)).filter((place) => place >= 0);
+  const host = $("graph");
+  show(host, [tasks, active, transitions.length > 0, taskColour(0)], () => [frame(tasks, active)]);
+  draw(picture, sessions);
+  show($("graph-table"), transitions, () => {
+    const sorted = [...transitions].sort((a, b) => a.from - b.from || b.probability - a.probability);
+    return [table(["from", "to", "how likely "], sorted.map(({ from, to, probability }) => [tasks[from], tasks[to], percent(probability)]))];
+  });
+}
+
+// Circle and names, which stay as they are while arrows change.
+function frame(tasks, active) {
+  const at = places(tasks.length);
+  const node = (name, i) => {
+    const [x, y] = at[i];
+    const [dx, dy] = [(x - WIDE / 2) / RADIUS, (y - HIGH / 2) / RADIUS];
+    const anchor = dx > 0.25 ? "start" : dx < -0.25 ? "end" : "middle";
+    const look = () => ((pointed = i), refresh());
+    const leave = () => ((pointed = null), refresh());
+    return svg("g", { class: active.includes(i) ? "node now" : "node", tabindex: 0, role: "button",
+      "aria-label": `${name}: show what follows it`, onpointerenter: look, onpointerleave: leave, onfocus: look, onblur: leave },
+      svg("circle", { class: "ring", cx: x, cy: y, r: NODE + 4 }),
+      svg("circle", { cx: x, cy: y, r: NODE, fill: taskColour(i) }),
+      svg("text", { x: x + dx * (NODE + 8), y: y + dy * (NODE + 11) + (Math.abs(dx) < 0.25 ? dy * 3 : 0), "text-anchor": anchor, "dominant-baseline": "central", text: name }));
+  };
+  return svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "group", "aria-label": "Tasks and what follows them" },
+    svg("g", { id: "others" }), svg("g", { id: "lit", class: "lit" }), ...tasks.map(node));
+}
+
+function draw(picture, sessions) {
+  const { tasks, transitions } = picture;
+  const at = places(tasks.length);
+  const active = tasks.indexOf(sessions.find(({ task }) => task)?.task);
+  const looked = pointed ?? (active < 0 ? null : active);
+  const following = looked === null ? [] : after(looked, picture, sessions).filter(({ to }) => to >= 0 && to !== looked);
+  // In a crowd only what stands out.
+  const least = tasks.length > 12 ? 0.1 : 0.03;
+  const others = transitions.filter(({ from, to, probability }) => from !== looked && from !== to && probability >= least);
+  const rounded = (list) => list.map(({ from, to, probability, words }) => [from, to, Math.round(probability * 100), words]);
+  const host = $("graph");
+  show(host.querySelector("#others"), rounded(others), () => others.map(({ from, to, probability }) => arrow(at[from], at[to], probability)));
+  show(host.querySelector("#lit"), [looked, rounded(following)], () =>
+    [...following].sort((a, b) => a.probability - b.probability).map(({ to, probability, words }) =>
+      arrow(at[looked], at[to], probability, probability >= 0.04 ? words : "")));
+  host.dataset.edges = others.length + following.length;
+  $("graph-note").textContent = looked === null ? "thick: likely"
+    : `after ${tasks[looked]}${looked === active && pointed === null ? ", which is active: how likely, and in what time" : ": how likely"}`;
+}
