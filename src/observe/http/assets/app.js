@@ -1,7 +1,7 @@
 // Puts the page together: listens to the daemon, keeps what it told, has all parts show it.
 
 import { $, onTheme } from "/basics.js";
-import { updateGraph } from "/graph.js";
+import { drawGraph, updateGraph } from "/graph.js";
 import { showForesight, showHealth, showLog, showModels, showSessions, words } from "/panels.js";
 import { drawPool, forgetPool, updatePool } from "/pool.js";
 import { showLegends, showTable, showWhy, switchOf } from "/switches.js";
@@ -11,6 +11,8 @@ import { drawTimeline, onChosen, showSpans, unchoose, updateTimeline } from "/ti
 const KEPT = 2000;
 // A daemon that says nothing for so long is gone, in milliseconds.
 const SILENCE = 4000;
+// What tasks need before it was told.
+const UNKNOWN = new Map();
 // How long to wait before listening again where the browser does not by itself.
 const AGAIN = 2000;
 
@@ -124,7 +126,7 @@ function showAll() {
   showWhy(switches, chosen, backToLatest);
   showTable(switches);
   showLog(ours(told.log));
-  updatePool(picture, it, told.needed.get(model) ?? new Map());
+  updatePool(picture, it, told.needed.get(model) ?? UNKNOWN);
   updateGraph(picture, it.sessions);
 }
 
@@ -161,6 +163,7 @@ onChosen((it) => {
 const redraw = () => requestAnimationFrame(() => {
   drawPool();
   drawTimeline();
+  drawGraph();
 });
 new ResizeObserver(redraw).observe($("pool").parentElement);
 onTheme(showAll);

@@ -3,7 +3,19 @@
 
 import { $, el, percent, show, span, svg, table, taskColour } from "/basics.js";
 
-const WIDE = 600, HIGH = 430, RADIUS = 152, NODE = 11;
+const NODE = 11;
+// The circle, in pixels, as large as its place allows.
+let wide = 0, high = 0, across = 0, down = 0;
+
+const isNarrow = () => wide < 440;
+
+function measure() {
+  wide = Math.min(720, Math.max(280, $("graph").clientWidth));
+  high = Math.round(Math.min(430, Math.max(290, wide * 0.66)));
+  down = high / 2 - 44;
+  // Beside it there must be room for names.
+  across = Math.min(wide / 2 - (isNarrow() ? 80 : 96), down * 1.35);
+}
 
 const middle = ([x, y], [u, v], share = 0.5) => [x + (u - x) * share, y + (v - y) * share];
 const point = ([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`;
@@ -11,16 +23,17 @@ const point = ([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`;
 function places(number) {
   return Array.from({ length: number }, (_, i) => {
     const angle = (i / number) * 2 * Math.PI - Math.PI / 2;
-    return [WIDE / 2 + RADIUS * 1.18 * Math.cos(angle), HIGH / 2 + RADIUS * Math.sin(angle)];
+    return [wide / 2 + across * Math.cos(angle), high / 2 + down * Math.sin(angle)];
   });
 }
 
-// An arrow from one place to another, bent to its right so that the way back is another way.
+// An arrow from one place to another, bent to its right so that the way back is another way, and the
+// words beside it.
 function arrow(from, to, probability, words) {
   const [dx, dy] = [to[0] - from[0], to[1] - from[1]];
   const long = Math.hypot(dx, dy) || 1;
   const bend = Math.min(34, long * 0.16);
-  const [mx, my] = middle(middle(from, to), [WIDE / 2, HIGH / 2], 0.12);
+  const [mx, my] = middle(middle(from, to), [wide / 2, high / 2], 0.12);
   const control = [mx - (dy / long) * bend, my + (dx / long) * bend];
   const thick = 0.8 + 6 * probability;
   const tip = 5 + thick * 1.1;
@@ -31,11 +44,12 @@ function arrow(from, to, probability, words) {
   const [start, stop, head] = [short(from, NODE + 4), short(to, NODE + 4 + tip), short(to, NODE + 4)];
   const [ax, ay] = [(head[0] - stop[0]) / tip, (head[1] - stop[1]) / tip];
   const side = (sign) => [stop[0] - sign * ay * tip * 0.55, stop[1] + sign * ax * tip * 0.55];
-  const at = middle(middle(start, control, 0.56), middle(control, stop, 0.56), 0.56);
-  return svg("g", {},
+  const at = middle(middle(start, control, 0.62), middle(control, stop, 0.62), 0.62);
+  return [
     svg("path", { class: "edge", d: `M${point(start)}Q${point(control)} ${point(stop)}`, "stroke-width": thick.toFixed(1) }),
     svg("path", { class: "tip", d: `M${point(side(1))}L${point(head)}L${point(side(-1))}z` }),
-    words ? svg("text", { class: "label", x: at[0].toFixed(1), y: at[1].toFixed(1), text: words }) : null);
+    words ? svg("text", { class: "label", x: at[0].toFixed(1), y: at[1].toFixed(1), text: words }) : null,
+  ];
 }
 
 // What follows a task: what its session expects if it is active, else what was learnt.
@@ -43,21 +57,26 @@ function after(place, picture, sessions) {
   const session = sessions.find(({ task }) => task === picture.tasks[place]);
   if (session?.likely.length) {
     return session.likely.map(({ task, probability, expected_ms }) =>
-      ({ to: picture.tasks.indexOf(task), probability, words: `${percent(probability)} · ${span(expected_ms)}` }));
+      ({ to: picture.tasks.indexOf(task), probability, words: percent(probability) + (isNarrow() ? "" : ` · ${span(expected_ms)}`) }));
   }
   return picture.transitions.filter(({ from }) => from === place)
     .map(({ to, probability }) => ({ to, probability, words: percent(probability) }));
 }
 
-let pointed = null, refresh = () => {};
+// Draws it again where there is more or less room now.
+export const drawGraph = () => redraw();
+
+let pointed = null, redraw = () => {}, refresh = () => {};
 
 export function updateGraph(picture, sessions) {
   if (!picture) return;
+  redraw = () => updateGraph(picture, sessions);
   refresh = () => draw(picture, sessions);
   const { tasks, transitions } = picture;
+  measure();
   const active = sessions.map(({ task }) => tasks.indexOf(task)).filter((place) => place >= 0);
   const host = $("graph");
-  show(host, [tasks, active, transitions.length > 0, taskColour(0)], () => [frame(tasks, active)]);
+  show(host, [tasks, active, wide, taskColour(0)], () => [frame(tasks, active)]);
   draw(picture, sessions);
   show($("graph-table"), transitions, () => {
     const sorted = [...transitions].sort((a, b) => a.from - b.from || b.probability - a.probability);
@@ -70,7 +89,7 @@ function frame(tasks, active) {
   const at = places(tasks.length);
   const node = (name, i) => {
     const [x, y] = at[i];
-    const [dx, dy] = [(x - WIDE / 2) / RADIUS, (y - HIGH / 2) / RADIUS];
+    const [dx, dy] = [(x - wide / 2) / across, (y - high / 2) / down];
     const anchor = dx > 0.25 ? "start" : dx < -0.25 ? "end" : "middle";
     const look = () => ((pointed = i), refresh());
     const leave = () => ((pointed = null), refresh());
@@ -80,7 +99,7 @@ function frame(tasks, active) {
       svg("circle", { cx: x, cy: y, r: NODE, fill: taskColour(i) }),
       svg("text", { x: x + dx * (NODE + 8), y: y + dy * (NODE + 11) + (Math.abs(dx) < 0.25 ? dy * 3 : 0), "text-anchor": anchor, "dominant-baseline": "central", text: name }));
   };
-  return svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "group", "aria-label": "Tasks and what follows them" },
+  return svg("svg", { width: wide, height: high, role: "group", "aria-label": "Tasks and what follows them" },
     svg("g", { id: "others" }), svg("g", { id: "lit", class: "lit" }), ...tasks.map(node));
 }
 
@@ -95,10 +114,12 @@ function draw(picture, sessions) {
   const others = transitions.filter(({ from, to, probability }) => from !== looked && from !== to && probability >= least);
   const rounded = (list) => list.map(({ from, to, probability, words }) => [from, to, Math.round(probability * 100), words]);
   const host = $("graph");
-  show(host.querySelector("#others"), rounded(others), () => others.map(({ from, to, probability }) => arrow(at[from], at[to], probability)));
-  show(host.querySelector("#lit"), [looked, rounded(following)], () =>
-    [...following].sort((a, b) => a.probability - b.probability).map(({ to, probability, words }) =>
-      arrow(at[looked], at[to], probability, probability >= 0.04 ? words : "")));
+  show(host.querySelector("#others"), rounded(others), () => others.flatMap(({ from, to, probability }) => arrow(at[from], at[to], probability)));
+  show(host.querySelector("#lit"), [looked, rounded(following)], () => {
+    const parts = following.map(({ to, probability, words }) => arrow(at[looked], at[to], probability, probability >= 0.04 ? words : ""));
+    // Words lie above all arrows.
+    return [...parts.flatMap((part) => part.slice(0, 2)), ...parts.map((part) => part[2])];
+  });
   host.dataset.edges = others.length + following.length;
   $("graph-note").textContent = looked === null ? "thick: likely"
     : `after ${tasks[looked]}${looked === active && pointed === null ? ", which is active: how likely, and in what time" : ": how likely"}`;

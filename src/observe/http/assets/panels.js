@@ -25,7 +25,7 @@ function health(status, model, counted) {
     ["Quarantined", count(model.quarantined_blocks), "blocks", model.quarantined_blocks ? "bad" : ""],
     ["Failed reads", count(failed), `${count(model.blocks_mismatched)} did not match`, failed + model.blocks_mismatched ? "warn" : ""],
     ["Stalls", count(counted.stalls), "of the device", counted.stalls ? "bad" : ""],
-    ["Events lost", count(counted.lost), "before this page saw them", counted.lost ? "warn" : ""],
+    ["Events lost", count(counted.lost), "not seen here", counted.lost ? "warn" : ""],
   ];
 }
 
@@ -37,14 +37,15 @@ export function showHealth(status, model, counted) {
 // ---- Sessions
 
 function likely(list, colour) {
-  if (!list.length) return [];
+  const shown = list.filter(({ probability }) => probability >= 0.01).slice(0, 6);
+  if (!shown.length) return [];
   const row = ({ task, probability, expected_ms }) => [
     el("span", { text: task }),
     el("div", { class: "bar" }, el("i", { fill: colour(task), "width%": 100 * probability })),
     el("span", { class: "num", text: percent(probability) }),
     el("span", { class: "num", text: `in ${span(expected_ms)}` }),
   ];
-  return [el("h3", { text: "Likely next" }), el("div", { class: "bars" }, ...list.flatMap(row))];
+  return [el("h3", { text: "Likely next" }), el("div", { class: "bars" }, ...shown.flatMap(row))];
 }
 
 function leases(list) {
@@ -86,7 +87,7 @@ export function showForesight({ prefetch: it }) {
     const bar = loaded.bytes
       ? el("div", { class: "share", "aria-hidden": "true" }, ...parts.map(([id, { bytes }]) => el("i", { fill: `var(--${id})`, grow: bytes })))
       : null;
-    const chip = (id) => (loaded.bytes ? el("i", { class: "chip key", fill: `var(--${id})` }) : null);
+    const chip = (id) => (loaded.bytes ? el("i", { class: "chip", fill: `var(--${id})` }) : null);
     const row = (label, value, id) => [el("dt", {}, id ? chip(id) : null, label), el("dd", { text: value })];
     return [
       el("p", { class: "headline", text: it.switches ? `${percent(it.hits / it.switches)} found all of their task` : "No switch yet" }),

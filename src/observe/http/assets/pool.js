@@ -31,9 +31,9 @@ let columns = 1, size = SMALLEST;
 // Takes what the pool looks like now.
 export function updatePool(next, status, tasks) {
   if (model !== status.name) [model, chosen, under, cells] = [status.name, null, null, []];
-  needed = tasks;
   head(status.pool);
-  if (!next || next === picture) return;
+  if (!next || (next === picture && tasks === needed)) return;
+  needed = tasks;
   picture = next;
   const keys = next.looks.map((look) => JSON.stringify(look));
   looks = new Map(keys.map((key, i) => [key, next.looks[i]]));
@@ -120,7 +120,8 @@ function stamp(look, side) {
 
 // The largest cells that leave the picture no taller than it should be.
 function arrange(wide) {
-  const most = Math.min(420, Math.max(220, wide * 0.42));
+  const crowd = cells.length > 8192;
+  const most = Math.min(crowd ? 490 : 400, Math.max(220, wide * (crowd ? 0.56 : 0.42)));
   for (size = LARGEST; size > SMALLEST; size--) {
     columns = Math.max(1, Math.floor(wide / size));
     if (Math.ceil(cells.length / columns) * size <= most) break;
@@ -181,18 +182,18 @@ function legend() {
   });
   const there = picture.tasks.map((name, i) => {
     const blocks = sum(({ state, tasks }) => state === "resident" && tasks.includes(i));
-    return [name, Math.min(1, blocks / Math.max(1, needed.get(name) ?? blocks))];
+    return [name, needed.has(name) ? percent(Math.min(1, blocks / Math.max(1, needed.get(name)))) : "–"];
   });
   const group = $("pool-tasks");
   if (group.contains(document.activeElement) && group.childElementCount === there.length) {
     // Whoever is at the keyboard stays where they are.
-    [...group.children].forEach((button, i) => (button.lastChild.textContent = percent(there[i][1])));
+    [...group.children].forEach((button, i) => (button.lastChild.textContent = there[i][1]));
     return;
   }
   show(group, [there, named("ink")], () =>
     there.map(([name, share], i) =>
       el("button", { type: "button", "aria-pressed": String(chosen === i), onclick: () => choose(i) },
-        el("i", { class: "chip", fill: taskColour(i) }), name, el("span", { text: percent(share) }))));
+        el("i", { class: "chip", fill: taskColour(i) }), name, el("span", { text: share }))));
 }
 
 function choose(task) {
@@ -239,7 +240,8 @@ function pointed(event) {
 
 canvas.addEventListener("pointermove", pointed);
 canvas.addEventListener("pointerdown", pointed);
-canvas.addEventListener("pointerleave", () => point(null));
+// A finger that is lifted has not looked away.
+canvas.addEventListener("pointerleave", ({ pointerType }) => pointerType === "mouse" && point(null));
 canvas.addEventListener("blur", () => point(null));
 canvas.addEventListener("keydown", (event) => {
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };

@@ -54,7 +54,7 @@ export function drawTimeline() {
   const x = (at) => EDGE.left + (wide - EDGE.left - EDGE.right) * (1 - (now_us - Math.min(at, now_us)) / (span * 1e6));
   const y = (us) => base - ((Math.log10(Math.max(us, 10 ** low)) - low) / (decade - low)) * (base - EDGE.top);
   axes(context, { wide, base, low, decade, x, y });
-  for (const { at, text, bad } of moments.filter(({ at }) => at > now_us - span * 1e6)) moment(context, x(at), base, text, bad);
+  for (const { at, text, bad } of moments.filter(({ at }) => at > now_us - span * 1e6)) moment(context, x(at), { base, wide, words: text, bad });
   const slim = seen.length > 120;
   drawn = seen.map((it) => ({ it, x: x(it.at), y: it.total === null ? EDGE.top - 12 : y(it.total) }));
   for (const point of drawn) stem(context, point, base, slim);
@@ -96,7 +96,7 @@ function axes(context, { wide, base, low, decade, x, y }) {
 }
 
 // Something that happened to all: a line from top to bottom.
-function moment(context, at, base, words, bad) {
+function moment(context, at, { base, wide, words, bad }) {
   context.strokeStyle = named(bad ? "bad" : "strong");
   context.setLineDash([3, 3]);
   context.beginPath();
@@ -104,7 +104,8 @@ function moment(context, at, base, words, bad) {
   context.lineTo(Math.round(at) + 0.5, base);
   context.stroke();
   context.setLineDash([]);
-  text(context, words, at + 5, EDGE.top - 13, "left", bad ? "bad" : "soft");
+  const late = at > wide - 80;
+  text(context, words, at + (late ? -5 : 5), EDGE.top - 13, late ? "right" : "left", bad ? "bad" : "soft");
 }
 
 function stem(context, { it, x, y }, base, slim) {
@@ -193,7 +194,8 @@ function choose(it) {
   onChoose(it);
 }
 
-canvas.addEventListener("pointermove", (event) => point(nearest(event)));
+// A finger chooses; it does not point.
+canvas.addEventListener("pointermove", (event) => event.pointerType === "mouse" && point(nearest(event)));
 canvas.addEventListener("pointerleave", () => point(null));
 canvas.addEventListener("click", (event) => choose(nearest(event)));
 canvas.addEventListener("keydown", (event) => {
