@@ -74,7 +74,7 @@ def main() -> None:
     target, seconds = Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else DRIVE_S
     with TemporaryDirectory(prefix="synchromesh-") as folder:
         bundle = models.drive(Path(folder), 48)
-        model = f"{{bundle: {bundle}, pool_bytes: 5MiB, initial_task: city}}"
+        model = f"{{bundle: {bundle}, pool_bytes: 7MiB, initial_task: city}}"
         others = "prefetch: {enabled: true}\nlimits: {lease_patience_ms: 3600000}\n"
         with served.serve([model], others) as daemon, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)

@@ -1,8 +1,11 @@
 """The status page as a browser shows it: it draws, follows what happens, and keeps to its own place."""
 
 import signal
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -211,6 +214,23 @@ def test_p1_a_daemon_that_is_gone_is_told_and_the_page_recovers(daemon: served.S
     points(page, 4)
     # The browser itself tells of connections that were refused, and nothing else was wrong.
     assert [what for what in watched.wrong if "net::ERR_" not in what] == []
+    watched.wrong.clear()
+
+
+def test_a_page_for_which_there_is_no_place_waits_for_one(daemon: served.Served, watch: Watch) -> None:
+    address = urlsplit(daemon.page)
+    request = f"GET /api/events HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode()
+    with ExitStack() as others:
+        for _ in range(16):
+            other = others.enter_context(socket.create_connection((address.hostname, address.port)))
+            other.sendall(request)
+            assert other.recv(15) == b"HTTP/1.1 200 OK"
+        watched = watch()
+        watched.page.goto(daemon.page)
+        expect(watched.page.locator("#link")).to_contain_text("too many pages are open")
+    expect(watched.page.locator("#link")).to_have_text("live")
+    expect(watched.page.locator(".active")).to_contain_text("city")
+    assert [what for what in watched.wrong if "503" not in what] == []
     watched.wrong.clear()
 
 

@@ -1,6 +1,6 @@
 // Puts the page together: listens to the daemon, keeps what it told, has all parts show it.
 
-import { $, onTheme } from "/basics.js";
+import { $, clock, onTheme } from "/basics.js";
 import { drawGraph, updateGraph } from "/graph.js";
 import { showForesight, showHealth, showLog, showModels, showSessions, words } from "/panels.js";
 import { drawPool, forgetPool, updatePool } from "/pool.js";
@@ -20,7 +20,7 @@ const told = {
   instance: null, place: null, status: null, pictures: {}, needed: new Map(),
   switches: [], log: [], moments: [], stalls: 0, lost: 0,
   // The daemon's time of day when it was told last, and when that was here.
-  now_us: 0, heard: -Infinity,
+  now_us: 0, heard: -Infinity, refused: false,
 };
 let model = null, chosen = null, source = null;
 
@@ -28,9 +28,12 @@ let model = null, chosen = null, source = null;
 
 function listen() {
   source?.close();
+  // A page that nobody sees takes no place from one that somebody does.
+  if (document.hidden) return;
+  told.heard = Math.max(told.heard, performance.now() - SILENCE / 2);
   source = new EventSource(told.place ? `/api/events?after=${encodeURIComponent(told.place)}` : "/api/events");
   const on = (name, take) => source.addEventListener(name, (message) => {
-    told.heard = performance.now();
+    [told.heard, told.refused] = [performance.now(), false];
     take(JSON.parse(message.data), message);
     showSoon();
   });
@@ -39,9 +42,10 @@ function listen() {
   on("events", takeEvents);
   source.addEventListener("error", () => {
     told.heard = -Infinity;
-    showLink();
     // Where there was an answer that was no stream, the browser has given up.
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN);
+    told.refused = source.readyState === EventSource.CLOSED;
+    if (told.refused) setTimeout(listen, AGAIN);
+    showLink();
   });
 }
 
@@ -101,7 +105,7 @@ let due = false;
 function showSoon() {
   if (due) return;
   due = true;
-  // A page that is not seen is not drawn: a timer comes in any case.
+  // A browser that does not draw at the moment calls no frame.
   const then = () => due && ((due = false), showAll());
   requestAnimationFrame(then);
   setTimeout(then, 250);
@@ -144,16 +148,21 @@ function backToLatest() {
 
 // Whether the daemon is there; if it is not, what is shown is what was.
 function showLink() {
-  const silent = performance.now() - told.heard > SILENCE;
-  const { classList } = document.body;
-  if (classList.contains("gone") === silent && classList.contains("live") === !silent) return;
-  classList.toggle("gone", silent);
-  classList.toggle("live", !silent);
-  const seen = new Date().toLocaleTimeString("en-GB");
-  const words = !silent ? "live" : told.status ? `the daemon does not answer; this is how it was at ${seen}` : "the daemon does not answer";
-  $("link").lastElementChild.textContent = words;
+  const silent = told.refused || performance.now() - told.heard > SILENCE;
+  document.body.classList.toggle("gone", silent);
+  document.body.classList.toggle("live", !silent && told.status !== null);
+  const was = told.status ? `; this is how it was at ${clock(told.now_us)}` : "";
+  const why = told.refused ? "too many pages are open; waiting for a place" : "the daemon does not answer";
+  const words = silent ? why + was : told.status ? "live" : "connecting";
+  const line = $("link").lastElementChild;
+  // Said again, it would be read out again.
+  if (line.textContent !== words) line.textContent = words;
 }
 
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) document.title = "Synchromesh";
+  listen();
+});
 showLegends();
 showSpans();
 onChosen((it) => {

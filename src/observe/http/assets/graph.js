@@ -3,15 +3,19 @@
 
 import { $, el, percent, show, span, svg, table, taskColour } from "/basics.js";
 
-const NODE = 11;
+// More tasks than these are a crowd: smaller, and named only where they matter.
+const CROWD = 20;
+// What is less likely than that gets no words.
+const NAMED_FROM = 0.04;
 // The circle, in pixels, as large as its place allows.
-let wide = 0, high = 0, across = 0, down = 0;
+let wide = 0, high = 0, across = 0, down = 0, disc = 11;
 
 const isNarrow = () => wide < 440;
 
-function measure() {
+function measure(number) {
+  disc = number > CROWD ? 6 : 11;
   wide = Math.min(720, Math.max(280, $("graph").clientWidth));
-  high = Math.round(Math.min(430, Math.max(290, wide * 0.66)));
+  high = Math.round(Math.min(460, Math.max(290, wide * 0.66)));
   down = high / 2 - 44;
   // Beside it there must be room for names.
   across = Math.min(wide / 2 - (isNarrow() ? 80 : 96), down * 1.35);
@@ -41,7 +45,7 @@ function arrow(from, to, probability, words) {
     const away = Math.hypot(control[0] - end[0], control[1] - end[1]) || 1;
     return middle(end, control, by / away);
   };
-  const [start, stop, head] = [short(from, NODE + 4), short(to, NODE + 4 + tip), short(to, NODE + 4)];
+  const [start, stop, head] = [short(from, disc + 4), short(to, disc + 4 + tip), short(to, disc + 4)];
   const [ax, ay] = [(head[0] - stop[0]) / tip, (head[1] - stop[1]) / tip];
   const side = (sign) => [stop[0] - sign * ay * tip * 0.55, stop[1] + sign * ax * tip * 0.55];
   const at = middle(middle(start, control, 0.62), middle(control, stop, 0.62), 0.62);
@@ -73,10 +77,9 @@ export function updateGraph(picture, sessions) {
   redraw = () => updateGraph(picture, sessions);
   refresh = () => draw(picture, sessions);
   const { tasks, transitions } = picture;
-  measure();
-  const active = sessions.map(({ task }) => tasks.indexOf(task)).filter((place) => place >= 0);
+  measure(tasks.length);
   const host = $("graph");
-  show(host, [tasks, active, wide, taskColour(0)], () => [frame(tasks, active)]);
+  show(host, [tasks, wide, taskColour(0)], () => [frame(tasks)]);
   draw(picture, sessions);
   show($("graph-table"), transitions, () => {
     const sorted = [...transitions].sort((a, b) => a.from - b.from || b.probability - a.probability);
@@ -85,7 +88,7 @@ export function updateGraph(picture, sessions) {
 }
 
 // Circle and names, which stay as they are while arrows change.
-function frame(tasks, active) {
+function frame(tasks) {
   const at = places(tasks.length);
   const node = (name, i) => {
     const [x, y] = at[i];
@@ -93,13 +96,13 @@ function frame(tasks, active) {
     const anchor = dx > 0.25 ? "start" : dx < -0.25 ? "end" : "middle";
     const look = () => ((pointed = i), refresh());
     const leave = () => ((pointed = null), refresh());
-    return svg("g", { class: active.includes(i) ? "node now" : "node", tabindex: 0, role: "button",
+    return svg("g", { class: "node", tabindex: 0, role: "button",
       "aria-label": `${name}: show what follows it`, onpointerenter: look, onpointerleave: leave, onfocus: look, onblur: leave },
-      svg("circle", { class: "ring", cx: x, cy: y, r: NODE + 4 }),
-      svg("circle", { cx: x, cy: y, r: NODE, fill: taskColour(i) }),
-      svg("text", { x: x + dx * (NODE + 8), y: y + dy * (NODE + 11) + (Math.abs(dx) < 0.25 ? dy * 3 : 0), "text-anchor": anchor, "dominant-baseline": "central", text: name }));
+      svg("circle", { class: "ring", cx: x, cy: y, r: disc + 4 }),
+      svg("circle", { cx: x, cy: y, r: disc, fill: taskColour(i) }),
+      svg("text", { x: x + dx * (disc + 8), y: y + dy * (disc + 11) + (Math.abs(dx) < 0.25 ? dy * 3 : 0), "text-anchor": anchor, "dominant-baseline": "central", text: name }));
   };
-  return svg("svg", { width: wide, height: high, role: "group", "aria-label": "Tasks and what follows them" },
+  return svg("svg", { width: wide, height: high, class: tasks.length > CROWD ? "crowd" : undefined, role: "group", "aria-label": "Tasks and what follows them" },
     svg("g", { id: "others" }), svg("g", { id: "lit", class: "lit" }), ...tasks.map(node));
 }
 
@@ -110,13 +113,17 @@ function draw(picture, sessions) {
   const looked = pointed ?? (active < 0 ? null : active);
   const following = looked === null ? [] : after(looked, picture, sessions).filter(({ to }) => to >= 0 && to !== looked);
   // In a crowd only what stands out.
-  const least = tasks.length > 12 ? 0.1 : 0.03;
+  const least = tasks.length > CROWD ? 0.1 : 0.03;
   const others = transitions.filter(({ from, to, probability }) => from !== looked && from !== to && probability >= least);
   const rounded = (list) => list.map(({ from, to, probability, words }) => [from, to, Math.round(probability * 100), words]);
   const host = $("graph");
+  host.querySelectorAll(".node").forEach((node, i) => {
+    node.classList.toggle("now", sessions.some(({ task }) => task === tasks[i]));
+    node.classList.toggle("named", i === looked || following.some(({ to, probability }) => to === i && probability >= NAMED_FROM));
+  });
   show(host.querySelector("#others"), rounded(others), () => others.flatMap(({ from, to, probability }) => arrow(at[from], at[to], probability)));
   show(host.querySelector("#lit"), [looked, rounded(following)], () => {
-    const parts = following.map(({ to, probability, words }) => arrow(at[looked], at[to], probability, probability >= 0.04 ? words : ""));
+    const parts = following.map(({ to, probability, words }) => arrow(at[looked], at[to], probability, probability >= NAMED_FROM ? words : ""));
     // Words lie above all arrows.
     return [...parts.flatMap((part) => part.slice(0, 2)), ...parts.map((part) => part[2])];
   });

@@ -4,11 +4,6 @@ import { $, bytes, clock, count, el, percent, plural, show, span, table, taskCol
 
 // ---- Health
 
-function tile(label, value, small, level) {
-  return el("div", { class: level },
-    el("dt", { text: label }), el("dd", { text: value }, small ? el("small", { text: small }) : null));
-}
-
 // Each tile: its label, value, remark and level.
 function health(status, model, counted) {
   const serving = status.state === "DAEMON_STATE_SERVING";
@@ -31,7 +26,13 @@ function health(status, model, counted) {
 
 export function showHealth(status, model, counted) {
   const tiles = health(status, model, counted);
-  show($("health"), tiles, () => tiles.map((parts) => tile(...parts)));
+  const host = $("health");
+  show(host, tiles.length, () => tiles.map(() => el("div")));
+  tiles.forEach(([label, value, small, level], i) => {
+    host.children[i].className = level ?? "";
+    show(host.children[i], [label, value, small], () =>
+      [el("dt", { text: label }), el("dd", { text: value }, small ? el("small", { text: small }) : null)]);
+  });
 }
 
 // ---- Sessions

@@ -87,6 +87,7 @@ function foreseen({ foresight }) {
 function advice(it) {
   if (!it.read.blocks) return null;
   if (!it.foresight) return "A hint ahead of the switch (HintTasks) or a preparation (PrepareTask) would have spared the wait.";
+  if (it.foresight.probability < 0.1) return "It was held too unlikely to be loaded ahead: a hint (HintTasks) would have told better.";
   if (it.foresight.lead_us < 2 * it.phases[2]) return "It was foreseen too late to be read: an earlier hint would help.";
   return "It was foreseen in time, but not loaded: a larger pool or a larger budget for reading ahead would help.";
 }
