@@ -12,7 +12,7 @@ use common::{
 use serde_json::Value;
 use std::{
     collections::{BTreeSet, HashMap},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
@@ -296,6 +296,22 @@ fn r6_listeners_are_bounded_and_one_that_does_not_read_costs_the_others_nothing(
     drop(last);
     // The place is free once the daemon has seen that its listener is gone.
     while paged.listen(&[]).status == 503 {}
+}
+
+#[test]
+fn r10_a_peer_that_asks_and_never_reads_is_hung_up_on() {
+    let paged = Paged::start();
+    let mut peer = TcpStream::connect(paged.address).unwrap();
+    peer.set_write_timeout(Some(HANG)).unwrap();
+    let request = format!("GET /style.css HTTP/1.1\r\nHost: {}\r\n\r\n", paged.address);
+    // The daemon reads no more once it cannot send, so this waits until it hangs up.
+    let ended = loop {
+        if let Err(error) = peer.write_all(request.as_bytes()) {
+            break error.kind();
+        }
+    };
+    assert!(matches!(ended, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{ended}");
+    assert_eq!(paged.get("/api/status").status, 200);
 }
 
 #[test]

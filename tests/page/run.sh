@@ -36,6 +36,8 @@ export SYNCHROMESH_BIN
 # Nothing is left in the source tree.
 export PYTHONDONTWRITEBYTECODE=1
 if [[ ${1-} == --screenshots ]]; then
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+        --requirement "$here/screenshots.txt"
     exec "$venv/bin/python" "$here/screenshots.py" "$root/docs/screenshots"
 fi
 exec "$venv/bin/python" -m pytest -p no:cacheprovider "$here" "$@"

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 import models
@@ -20,7 +21,9 @@ import synchromesh  # noqa: E402
 
 # How long it is driven; the page shows five minutes.
 DRIVE_S = 285.0
-# Name, width, height, colours; how it is shown on the left and on the right of the documentation.
+# Colours that cover little count as much as those that cover a lot.
+COVERAGE = Image.Quantize.MAXCOVERAGE
+# Name, width, height, colours.
 SHOTS = [("light", 1280, 900, "light"), ("dark", 1280, 900, "dark"), ("tablet", 768, 1024, "light")]
 
 
@@ -65,7 +68,10 @@ def take(browser: Browser, address: str, folder: Path, shot: tuple[str, int, int
     page.wait_for_selector("#pool[data-cells]")
     page.wait_for_selector("#timeline:not([data-points='0'])")
     page.evaluate("document.fonts.ready")
-    page.screenshot(path=folder / f"status-{name}.png", full_page=True)
+    path = folder / f"status-{name}.png"
+    page.screenshot(path=path, full_page=True)
+    # Few colours are in it, and a repository keeps every version.
+    Image.open(path).convert("RGB").quantize(256, COVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
     context.close()
 
 

@@ -18,7 +18,7 @@ const AGAIN = 2000;
 
 const told = {
   instance: null, place: null, status: null, pictures: {}, needed: new Map(),
-  switches: [], log: [], moments: [], stalls: 0, lost: 0,
+  switches: [], log: [], moments: [], counted: null, stalls: 0, lost: 0,
   // The daemon's time of day when it was told last, and when that was here.
   now_us: 0, heard: -Infinity, refused: false,
 };
@@ -52,7 +52,6 @@ function listen() {
 function takeStatus({ instance, now_us, status }) {
   if (told.instance !== instance) {
     told.instance = instance;
-    [told.stalls, told.lost] = [0, 0];
     forgetPool();
     askModels();
   }
@@ -69,7 +68,9 @@ async function askModels() {
   showSoon();
 }
 
-function takeEvents({ events }, { lastEventId }) {
+function takeEvents({ instance, events }, { lastEventId }) {
+  // What is counted is counted for one run of the daemon.
+  if (told.counted !== instance) [told.counted, told.stalls, told.lost] = [instance, 0, 0];
   told.place = lastEventId;
   for (const event of events) {
     const it = switchOf(event);

@@ -52,8 +52,16 @@ function arrow(from, to, probability, words) {
   return [
     svg("path", { class: "edge", d: `M${point(start)}Q${point(control)} ${point(stop)}`, "stroke-width": thick.toFixed(1) }),
     svg("path", { class: "tip", d: `M${point(side(1))}L${point(head)}L${point(side(-1))}z` }),
-    words ? svg("text", { class: "label", x: at[0].toFixed(1), y: at[1].toFixed(1), text: words }) : null,
+    words ? label(at, words) : null,
   ];
+}
+
+// Words on a ground of their own, as lines pass below them.
+function label([x, y], words) {
+  const half = words.length * 3.6 + 4;
+  return svg("g", { class: "label" },
+    svg("rect", { x: (x - half).toFixed(1), y: (y - 9).toFixed(1), width: 2 * half, height: 18, rx: 4 }),
+    svg("text", { x: x.toFixed(1), y: y.toFixed(1), text: words }));
 }
 
 // What follows a task: what its session expects if it is active, else what was learnt.
@@ -61,7 +69,7 @@ function after(place, picture, sessions) {
   const session = sessions.find(({ task }) => task === picture.tasks[place]);
   if (session?.likely.length) {
     return session.likely.map(({ task, probability, expected_ms }) =>
-      ({ to: picture.tasks.indexOf(task), probability, words: percent(probability) + (isNarrow() ? "" : ` · ${span(expected_ms)}`) }));
+      ({ to: picture.tasks.indexOf(task), probability, words: percent(probability) + (isNarrow() ? "" : ` · ${expected_ms ? span(expected_ms) : "now"}`) }));
   }
   return picture.transitions.filter(({ from }) => from === place)
     .map(({ to, probability }) => ({ to, probability, words: percent(probability) }));

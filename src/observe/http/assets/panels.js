@@ -44,7 +44,7 @@ function likely(list, colour) {
     el("span", { text: task }),
     el("div", { class: "bar" }, el("i", { fill: colour(task), "width%": 100 * probability })),
     el("span", { class: "num", text: percent(probability) }),
-    el("span", { class: "num", text: `in ${span(expected_ms)}` }),
+    el("span", { class: "num", text: expected_ms ? `in ${span(expected_ms)}` : "now" }),
   ];
   return [el("h3", { text: "Likely next" }), el("div", { class: "bars" }, ...shown.flatMap(row))];
 }
