@@ -1,6 +1,11 @@
 //! HTTP for people and for what scrapes: metrics, and a page with the daemon's state. Read-only:
 //! nothing that comes in here changes anything.
 
+mod live;
+mod page;
+mod patience;
+mod picture;
+
 use super::{Observed, metrics};
 use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
 use hyper::server::conn::http1;
@@ -8,6 +13,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use patience::Patient;
 use std::{net, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
@@ -15,6 +21,8 @@ use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 const CONNECTIONS: usize = 32;
 /// How long a request's head may take to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a peer may take nothing of what is sent to it.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after the kernel refuses a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -22,11 +30,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(listener: net::TcpListener, observed: Observed) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let routes = Router::new().route("/metrics", get(metrics)).with_state(observed);
+    let routes = Router::new().route("/metrics", get(metrics)).with_state(observed.clone());
+    let routes = routes.merge(page::routes(observed));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let stream = Patient::new(stream, SEND_TIMEOUT);
                 let service = TowerToHyperService::new(routes.clone());
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
