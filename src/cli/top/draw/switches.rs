@@ -190,7 +190,7 @@ fn age(switch: &Switch, time_us: u64) -> String {
 }
 
 /// Columns of the table: age, outcome, a time.
-const TABLE: (usize, usize, usize) = (7, 14, 8);
+const TABLE: (usize, usize, usize) = (7, 12, 7);
 /// The fewest columns of a task's name.
 const NAME: usize = 10;
 
