@@ -28,10 +28,8 @@ shopt -s nullglob
 put systemd/*.service systemd/*.socket usr/lib/systemd/system
 put_all systemd/sysusers.d usr/lib/sysusers.d
 put_all systemd/tmpfiles.d usr/lib/tmpfiles.d
-# Not in force until somebody links them to /etc/systemd/system.
-for drop_ins in systemd/*.service.d systemd/*.socket.d; do
-    put_all "$drop_ins" "usr/share/synchromesh/$drop_ins"
-done
+# Not in force until somebody links them to /etc/systemd/system/synchromesh.service.d.
+put_all systemd/drop-ins usr/share/synchromesh/systemd
 
 put config/synchromesh.yaml etc/synchromesh
 put config/*.schema.json usr/share/synchromesh

@@ -13,7 +13,7 @@ use synchromesh::cli::Cli;
 
 const RUNBOOK: &str = "docs/operations.md";
 /// Documents for operators.
-const DOCUMENTS: [&str; 1] = [RUNBOOK];
+const DOCUMENTS: [&str; 2] = [RUNBOOK, "packaging/README.md"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
