@@ -15,6 +15,8 @@ cargo build --release --locked --bin synchromesh
 cargo run --quiet --locked --example manual -- "$made/share" "$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)"
 
 packaging/stage.sh "$made/root" "$made/share"
+# cargo-deb takes what an Also= holds for one name.
+sed -i -E ':next; s/^(Also=[^ \n]+) +/\1\nAlso=/M; t next' "$made"/root/usr/lib/systemd/system/*
 gzip -9n <CHANGELOG.md >"$made/root/usr/share/doc/synchromesh/changelog.gz"
 install -D -m 644 packaging/debian/lintian-overrides \
     "$made/root/usr/share/lintian/overrides/synchromesh"

@@ -198,7 +198,7 @@ fn every_way_to_refuse_a_bundle_is_explained() {
 
 #[test]
 fn every_reason_that_a_call_can_be_refused_for_is_explained() {
-    let source = read("src/control/errors.rs");
+    let source = read("src/observe/errors.rs");
     let table = source.split("fn reason(").nth(1).unwrap().split("\n}\n").next().unwrap();
     let reasons: Vec<_> = table.split('"').skip(1).step_by(2).collect();
     assert!(reasons.len() > 15);

@@ -1,3 +1,4 @@
+# nooelint: oelint.var.mandatoryvar.HOMEPAGE - there is none
 SUMMARY = "Switches a large model between block-sparse tasks by reading only what differs"
 DESCRIPTION = "A resident daemon that owns the memory in which a model's weights live, and the commands \
                that make, check and operate its bundles."
@@ -9,9 +10,9 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5="
 SYNCHROMESH_GIT ?= "git:///srv/git/synchromesh.git;protocol=file;branch=main"
 SYNCHROMESH_REV ?= "INVALID"
 
-SRC_URI = "${SYNCHROMESH_GIT}"
-
 PV = "0.1.0+git"
+
+SRC_URI = "${SYNCHROMESH_GIT}"
 SRCREV = "${SYNCHROMESH_REV}"
 
 S = "${UNPACKDIR}/git"
@@ -19,6 +20,8 @@ S = "${UNPACKDIR}/git"
 inherit cargo cargo-update-recipe-crates systemd useradd
 
 # All crates of Cargo.lock with their checksums: `bitbake -c update_crates synchromesh` writes it.
+# Included, not required: it is not there before that.
+# nooelint: oelint.file.requireinclude,oelint.file.includenotfound
 include ${BPN}-crates.inc
 
 CARGO_BUILD_FLAGS += "--bin synchromesh"
