@@ -10,6 +10,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 readonly here root
 readonly cache=$root/target/systemd-test
+# Machines that share the checks: one emulated processor keeps one of the real ones busy.
+readonly parts=2
 
 skip() {
     if [[ ${SYNCHROMESH_SKIP_BOOT-} == 1 ]]; then
@@ -43,7 +45,13 @@ fi
 "$here/image.sh" "$cache"
 
 work=$(mktemp -d "$cache/run.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+machines=()
+stop() {
+    # They take their disks' temporary files with them.
+    ((${#machines[@]} == 0)) || kill "${machines[@]}" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap stop EXIT
 mkdir "$work/payload" "$work/model"
 cp -r systemd "$here/guest" "$work/payload/"
 strip -o "$work/payload/synchromesh" "$SYNCHROMESH_BIN"
@@ -53,22 +61,45 @@ mv "$work/model/model.mesh" "$work/payload/"
 echo "$@" >"$work/payload/wanted"
 mke2fs -q -t ext4 -d "$work/payload" "$work/payload.ext4" 256M >/dev/null
 
-# Hardware does it in half the time, where the processor lets this machine use it.
+# Hardware is quicker, where the processor lets this machine use it.
 accelerator=tcg,thread=multi
 if [[ -w /dev/kvm ]] && grep -qwE 'vmx|svm' /proc/cpuinfo; then
     accelerator=kvm
 fi
-echo "booting (${accelerator%%,*}); the console goes to ${cache#"$root/"}/console.log"
 disk() { echo "file=$1,if=virtio,format=raw,snapshot=on,cache=unsafe"; }
 # What is written to the disks is gone afterwards. The second serial line has the results. The time
 # limit is for a machine that hangs.
-TMPDIR=$work timeout 1500 qemu-system-x86_64 -accel "$accelerator" -cpu max -smp 2 -m 1G \
-    -nodefaults -no-reboot -display none \
-    -serial "file:$cache/console.log" -serial "file:$work/results" \
-    -kernel "$cache/vmlinuz" -initrd "$cache/first.cpio" -append "console=ttyS0 panic=-1 quiet" \
-    -drive "$(disk "$cache/root.ext4")" -drive "$(disk "$work/payload.ext4")" </dev/null &
-machine=$!
-tail --quiet --follow=name --retry --lines=+1 --pid="$machine" "$work/results" 2>/dev/null | tr -d '\r'
-wait "$machine" || { echo "tests/systemd: the machine ended with $?" >&2; exit 1; }
-tr -d '\r' <"$work/results" | grep -qE '^[1-9][0-9]* passed, 0 failed$' ||
-    { echo "tests/systemd: failed; the journal of what failed is in $cache/console.log" >&2; exit 1; }
+boot() { # number
+    TMPDIR=$work exec timeout 1500 qemu-system-x86_64 -accel "$accelerator" -cpu max -smp 2 -m 1G \
+        -nodefaults -no-reboot -display none \
+        -serial "file:$cache/console.$1.log" -serial "file:$work/results.$1" \
+        -kernel "$cache/vmlinuz" -initrd "$cache/first.cpio" \
+        -append "console=ttyS0 panic=-1 quiet part=$1/$parts" \
+        -drive "$(disk "$cache/root.ext4")" -drive "$(disk "$work/payload.ext4")" </dev/null
+}
+echo "booting $parts machines (${accelerator%%,*}); their consoles go to ${cache#"$root/"}/console.*.log"
+for ((part = 0; part < parts; part++)); do
+    : >"$work/results.$part"
+    boot "$part" &
+    machines+=("$!")
+    tail --quiet --follow --lines=+1 --pid="$!" "$work/results.$part" | sed -u 's/\r$//' &
+done
+ended=0
+for machine in "${machines[@]}"; do
+    wait "$machine" || ended=$?
+done
+machines=()
+wait
+
+# Each machine ends with how many of its checks have passed and failed.
+passed=0 failed=0
+for ((part = 0; part < parts; part++)); do
+    counts=$(tr -d '\r' <"$work/results.$part" | grep -xE '[0-9]+ passed, [0-9]+ failed') || ended=1
+    read -r more_passed _ more_failed _ <<<"${counts:-0 passed, 1 failed}"
+    passed=$((passed + more_passed)) failed=$((failed + more_failed))
+done
+echo "$passed passed, $failed failed"
+if ((ended != 0 || failed != 0 || passed == 0)); then
+    echo "tests/systemd: failed; what was logged is in ${cache#"$root/"}/console.*.log" >&2
+    exit 1
+fi

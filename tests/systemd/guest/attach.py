@@ -25,7 +25,7 @@ NO_TASK = 0xFFFF
 NO_SLOT = 0xFFFFFFFF
 SYS_FUTEX, FUTEX_WAKE = 202, 1
 # How long anything may take before a check gives up; it measures nothing.
-HANG_S = 120.0
+HANG_S = 60.0
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 

@@ -19,12 +19,12 @@ DROP_INS = Path("/etc/systemd/system/synchromesh.service.d")
 SERVICE = "synchromesh.service"
 SOCKETS = [f"synchromesh-{name}.socket" for name in ("control", "attach", "metrics")]
 # How long anything may take before a check gives up; it measures nothing.
-HANG_S = 120.0
+HANG_S = 60.0
 # Who may switch and attach; who reaches the sockets but is not among `peers`; and who does not even that.
 PLANNER, GUEST, STRANGER = 1500, 1501, 1502
-# As the shipped configuration, but for a small pool that holds two tasks, and who may connect.
+# As the shipped configuration, but for a small pool, which holds three tasks of four, and who may connect.
 SETTINGS = """\
-models: [{bundle: /var/lib/synchromesh/model.mesh, pool_bytes: 2200KiB, initial_task: city}]
+models: [{bundle: /var/lib/synchromesh/model.mesh, pool_bytes: 2500KiB, initial_task: city}]
 peers: {uids: [1500]}
 """
 
@@ -150,7 +150,6 @@ class Journal:
     """What was logged since this was made."""
 
     def __init__(self) -> None:
-        run("journalctl", "--sync")
         shown = run("journalctl", "-n0", "--show-cursor")
         self.cursor = shown.splitlines()[-1].removeprefix("-- cursor: ")
 
@@ -167,6 +166,7 @@ class Journal:
 @contextmanager
 def set_up(settings: str = "", config: str = "", files: Sequence[Path] = ()) -> Iterator[Journal]:
     """Until the end, runs the service anew with further settings, configuration and drop-ins: it is not started."""
+    # With the sockets, so that no call that waits there starts it too soon.
     stop()
     DROP_INS.mkdir(exist_ok=True)
     if settings:
@@ -175,6 +175,7 @@ def set_up(settings: str = "", config: str = "", files: Sequence[Path] = ()) -> 
         shutil.copy(file, DROP_INS)
     CONFIG.write_text(SETTINGS + config)
     systemctl("daemon-reload")
+    systemctl("start", *SOCKETS)
     try:
         yield Journal()
     finally:
@@ -182,17 +183,18 @@ def set_up(settings: str = "", config: str = "", files: Sequence[Path] = ()) -> 
 
 
 def stop() -> None:
-    """Stops the service, and forgets how it went."""
-    run("systemctl", "stop", SERVICE)
-    run("systemctl", "reset-failed")
+    """Stops the service and its sockets, and forgets how it went."""
+    systemctl("stop", *SOCKETS, SERVICE)
+    systemctl("reset-failed")
 
 
 def reset() -> None:
     """Stops the service, and has all as it was shipped, with sockets that wait."""
-    shutil.rmtree(DROP_INS, ignore_errors=True)
     CONFIG.write_text(SETTINGS)
-    systemctl("daemon-reload")
     stop()
+    if DROP_INS.exists():
+        shutil.rmtree(DROP_INS)
+        systemctl("daemon-reload")
     Path("/var/lib/synchromesh/starts").unlink(missing_ok=True)
     systemctl("start", *SOCKETS)
 
