@@ -13,8 +13,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let name = |function| format!("#[serde(serialize_with = \"crate::proto::{function}\")]");
     tonic_prost_build::configure()
         .message_attribute(".", "#[derive(serde::Serialize)]")
+        .enum_attribute("Event.kind", "#[derive(serde::Serialize)]")
+        .enum_attribute("Event.kind", "#[serde(rename_all = \"snake_case\")]")
+        .field_attribute("Event.kind", "#[serde(flatten)]")
         .field_attribute("SwitchTaskResponse.outcome", name("outcome_name"))
         .field_attribute("GetStatusResponse.state", name("state_name"))
+        .field_attribute("DaemonChanged.state", name("state_name"))
+        .field_attribute("CellRun.state", name("slot_state_name"))
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -31,15 +31,16 @@ use std::{
     time::{Duration, Instant},
 };
 use synchromesh::{
-    attach::Attach,
+    attach::{Attach, Processes, listen_at},
     bundle::Bundle,
     client::{Attachment, BlockingControl},
-    config::{LimitsConfig, Peers, PrefetchConfig, StorageConfig},
+    config::{Peers, PrefetchConfig, StorageConfig},
     device::TableView,
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
-        SwitchCommand, Target, run,
+        SwitchCommand, Target, events, run,
     },
+    gate::Gate,
     units::{BlockIndex, Generation, TaskIndex},
     wire::{Hello, Welcome},
 };
@@ -133,19 +134,12 @@ async fn serve(spec: ModelSpec, path: PathBuf, clock: Arc<Monotonic>, ready: mps
         lease_patience: HANG,
         prefetch: PrefetchConfig::OFF,
     };
-    let connections = LimitsConfig {
-        switch_timeout: HANG,
-        drain_timeout: HANG,
-        lease_patience: HANG,
-        clients_per_session: 4,
-        attachments_per_process: 4,
-        connections: 4,
-    };
-    let attach = Attach::bind(&path, Peers::default(), &connections).unwrap();
+    let (gate, processes) = (Gate::new(Peers::default(), 4), Processes::new(4));
+    let attach = Attach::on(listen_at(&path).unwrap(), gate, processes).unwrap();
     tokio::spawn(attach.serve(engine.clone()));
     let state = Engine::new(models, limits, clock.clone());
     ready.send(engine).unwrap();
-    run(state, threads, clock).await;
+    run(state, threads, clock, events().0).await;
 }
 
 /// Microseconds from the beginning of a publication until a client that waits for it runs.
@@ -176,6 +170,7 @@ fn notices(bundle: &Path) -> Value {
             arrived: local.clock.now(),
             deadline: None,
             in_place: false,
+            trace: None,
         };
         let arrived = command.arrived;
         let answer = local.engine.ask(|reply| Command::Switch(command, reply));

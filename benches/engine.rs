@@ -172,10 +172,11 @@ impl Rig {
             arrived: Duration::ZERO,
             deadline: None,
             in_place: false,
+            trace: None,
         };
         let effects = self.engine.apply(Action::Command(Command::Switch(command, reply)));
         self.carry_out(effects);
-        self.engine.ended().for_each(drop);
+        self.engine.events().for_each(drop);
         answer.try_recv().unwrap().unwrap()
     }
 

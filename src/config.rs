@@ -58,6 +58,8 @@ pub struct Listen {
     pub attach: PathBuf,
     /// Loopback address of the gRPC services.
     pub tcp: Option<SocketAddr>,
+    /// Loopback address of metrics and the status page.
+    pub metrics: Option<SocketAddr>,
     /// Whether services describe themselves.
     pub reflection: bool,
 }
@@ -168,7 +170,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { filter: "info".into(), format: LogFormat::Text }
+        Self { filter: "info".into(), format: LogFormat::default() }
     }
 }
 
@@ -176,11 +178,15 @@ impl Default for LogConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// The journal's own if that is where standard error goes, else text.
     #[default]
+    Auto,
+    /// For people.
     Text,
     /// One JSON object a line.
     Json,
+    /// To the journal, with fields.
+    Journald,
 }
 
 /// Why a configuration is not used.
@@ -326,7 +332,7 @@ impl Check {
     }
 
     fn listen(&mut self, raw: RawListen) -> Listen {
-        let RawListen { control, attach, tcp, reflection } = raw;
+        let RawListen { control, attach, tcp, metrics, reflection } = raw;
         for (key, path) in [("listen.control", &control), ("listen.attach", &attach)] {
             self.absolute(key, path);
             if path.as_os_str().len() > MAX_SOCKET_PATH {
@@ -336,16 +342,19 @@ impl Check {
         if control == attach {
             self.wrong("listen.attach", "is the same path as listen.control: use another");
         }
-        Listen { tcp: tcp.and_then(|address| self.loopback(&address)), control, attach, reflection }
+        let tcp = tcp.and_then(|address| self.loopback("listen.tcp", &address));
+        let metrics = metrics.and_then(|address| self.loopback("listen.metrics", &address));
+        if tcp.is_some() && tcp == metrics {
+            self.wrong("listen.metrics", "is the same address as listen.tcp: use another");
+        }
+        Listen { control, attach, tcp, metrics, reflection }
     }
 
-    fn loopback(&mut self, text: &str) -> Option<SocketAddr> {
+    fn loopback(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
         match text.parse::<SocketAddr>() {
             Ok(address) if address.ip().is_loopback() => return Some(address),
-            Ok(_) => {
-                self.wrong("listen.tcp", "only loopback addresses are allowed: 127.0.0.1:PORT")
-            }
-            Err(_) => self.wrong("listen.tcp", "is not an address: use 127.0.0.1:PORT"),
+            Ok(_) => self.wrong(key, "only loopback addresses are allowed: 127.0.0.1:PORT"),
+            Err(_) => self.wrong(key, "is not an address: use 127.0.0.1:PORT"),
         }
         None
     }

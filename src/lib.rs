@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod device;
 pub mod engine;
 pub mod files;
+pub mod gate;
 pub mod observe;
 pub mod predict;
 pub mod proto;

@@ -1,7 +1,7 @@
 //! The generated types and stubs of the gRPC protocol (`proto/synchromesh/v1`).
 //!
-//! Holds no logic: conversions live with `control`, which serves the protocol,
-//! and `client`, which speaks it.
+//! Holds no logic: what the engine says is told in the protocol's words by `observe::convert`, errors
+//! by `observe::errors`; `client` speaks the protocol.
 
 #![allow(
     missing_docs,
@@ -22,6 +22,10 @@ fn outcome_name<S: serde::Serializer>(value: &i32, serializer: S) -> Result<S::O
 
 fn state_name<S: serde::Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(DaemonState::try_from(*value).unwrap_or_default().as_str_name())
+}
+
+fn slot_state_name<S: serde::Serializer>(value: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(SlotState::try_from(*value).unwrap_or_default().as_str_name())
 }
 
 /// The encoded descriptor set, for reflection.

@@ -63,7 +63,7 @@ fn a_switch_between_resident_tasks_asks_for_no_memory() {
         });
         rig.settle();
         // What is logged of it is told afterwards.
-        rig.engine.ended().for_each(drop);
+        rig.engine.events().for_each(drop);
         let report = answer.try_recv().unwrap().unwrap();
         assert!(turn < 2 || report.outcome == Outcome::Resident);
         // An old generation under lease is part of every day.

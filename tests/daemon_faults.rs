@@ -337,7 +337,7 @@ fn r5_names_that_cannot_be_are_invalid_and_are_not_echoed() {
         for bad in ["nul\0", "é", &long] {
             let request = proto::SwitchTaskRequest { session: bad.into(), ..switch("city") };
             assert_eq!(reason(&client.switch_task(request).await.unwrap_err()), "BAD_NAME");
-            let request = proto::GetStatusRequest { model: bad.into() };
+            let request = proto::GetStatusRequest { model: bad.into(), picture: false };
             assert_eq!(reason(&client.get_status(request).await.unwrap_err()), "BAD_NAME");
         }
         client.switch_task(switch("city")).await.expect("the connection lives");

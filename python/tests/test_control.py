@@ -68,6 +68,25 @@ def test_a_session_opens_and_closes(control: Control) -> None:
     control.close_session("rear")
 
 
+def test_events_are_told_as_they_happen(control: Control) -> None:
+    generation = control.switch_task("city").generation
+    events = control.events(timeout=30)
+    event = next(event for event in events if event.switched.result.generation == generation)
+    assert (event.session, event.switched.task) == ("default", "city")
+    first = event.sequence
+    control.switch_task("fog", request_id="told")
+    event = next(event for event in events if event.WhichOneof("kind") == "switched")
+    assert (event.switched.task, event.switched.request_id) == ("fog", "told")
+    assert event.sequence > first
+    events.close()
+
+
+def test_events_end_with_their_time(control: Control) -> None:
+    with pytest.raises(ControlError) as late:
+        list(control.events(timeout=0.2))
+    assert late.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 @pytest.mark.parametrize(("fields", "code", "reason", "metadata"), REFUSALS)
 def test_a_refusal_has_code_reason_and_metadata(
     control: Control, fields: dict[str, Any], code: grpc.StatusCode, reason: str, metadata: dict[str, str]

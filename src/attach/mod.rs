@@ -6,12 +6,14 @@
 
 mod peer;
 
+pub use peer::Processes;
+
 use crate::{
-    config::{LimitsConfig, Peers},
     engine::{Command, EngineError, Handle, MemberId, Membership, Peer, Target},
+    gate::Gate,
     wire::{Hello, Refusal, Welcome, WireError},
 };
-use peer::{Credentials, Processes, Seat, credentials};
+use peer::{Credentials, Seat, credentials};
 use rustix::{
     io::{Errno, read},
     net::{
@@ -23,12 +25,10 @@ use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 
@@ -42,29 +42,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The listening socket.
 pub struct Attach {
     socket: AsyncFd<OwnedFd>,
-    peers: Peers,
-    places: Arc<Semaphore>,
+    gate: Gate,
     processes: Processes,
 }
 
+/// A socket that listens at a path where nothing is.
+pub fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, 64)?;
+    Ok(socket)
+}
+
 impl Attach {
-    /// Listens at a path where nothing is. Needs a tokio runtime.
-    pub fn bind(path: &Path, peers: Peers, limits: &LimitsConfig) -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        bind(&socket, &SocketAddrUnix::new(path)?)?;
-        listen(&socket, 64)?;
-        let socket = watched(socket)?;
-        let places = Arc::new(Semaphore::new(limits.connections));
-        let processes = Processes::new(limits.attachments_per_process);
-        Ok(Self { socket, peers, places, processes })
+    /// Serves a socket that listens, and does not block. Needs a tokio runtime.
+    pub fn on(socket: OwnedFd, gate: Gate, processes: Processes) -> io::Result<Self> {
+        Ok(Self { socket: watched(socket)?, gate, processes })
     }
 
     /// Serves clients until it is dropped.
     pub async fn serve(self, engine: Handle) {
         loop {
             // Clients beyond the limit wait in the kernel's queue.
-            let Ok(place) = self.places.clone().acquire_owned().await else { return };
+            let Some(place) = self.gate.place().await else { return };
             match self.accept().await {
                 Ok(client) => {
                     let (engine, processes) = (engine.clone(), self.processes.clone());
@@ -86,7 +87,7 @@ impl Attach {
         let accept = |socket: &OwnedFd| Ok(accept_with(socket, flags)?);
         let socket = self.socket.async_io(Interest::READABLE, accept).await?;
         let peer = credentials(socket.as_fd())?;
-        let allowed = self.peers.allow(peer.uid, peer.gid);
+        let allowed = self.gate.allows(peer.uid, peer.gid);
         Ok(Client { socket: watched(socket)?, peer, allowed })
     }
 }

@@ -7,7 +7,10 @@ use std::{
     io,
     mem::{MaybeUninit, size_of},
     os::fd::{AsRawFd as _, BorrowedFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// A process as the kernel knows it.
@@ -37,10 +40,11 @@ pub(super) fn credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
     Ok(Credentials { pid: (pid != 0).then_some(pid), uid, gid })
 }
 
-/// Counts the attachments of each process, so that one that leaks them harms itself only.
+/// Counts the attachments of each process, so that one that leaks them harms itself only. A copy
+/// counts the same.
 #[derive(Clone, Debug)]
-pub(super) struct Processes {
-    limit: usize,
+pub struct Processes {
+    limit: Arc<AtomicUsize>,
     seats: Arc<Mutex<HashMap<u32, usize>>>,
 }
 
@@ -52,16 +56,23 @@ pub(super) struct Seat {
 }
 
 impl Processes {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, seats: Arc::default() }
+    /// Each process may have so many.
+    pub fn new(limit: usize) -> Self {
+        Self { limit: Arc::new(limit.into()), seats: Arc::default() }
+    }
+
+    /// From now on each may have so many. Nobody loses one for that.
+    pub fn change(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// A seat for one more attachment, or the limit if the process has no more.
     pub(super) fn seat(&self, peer: Peer) -> Result<Seat, usize> {
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = seats.entry(peer.pid).or_default();
-        if *taken >= self.limit {
-            return Err(self.limit);
+        let limit = self.limit.load(Ordering::Relaxed);
+        if *taken >= limit {
+            return Err(limit);
         }
         *taken += 1;
         Ok(Seat { pid: peer.pid, processes: self.clone() })

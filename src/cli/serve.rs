@@ -12,7 +12,7 @@ use crate::{
 use clap::Args;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::Serialize;
-use std::{io, panic, path::PathBuf, process, thread};
+use std::{io, panic, path::PathBuf, process, sync::Arc, thread};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -35,13 +35,15 @@ pub(super) struct CheckArgs {
 
 /// Runs the daemon until it is told to stop.
 pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
-    let config = Config::load(&args.config).map_err(Failure::usage)?;
-    let _log = observe::log_to(io::stderr(), &config.log);
+    let path = args.config.clone();
+    let read = move || Config::load(&path);
+    let config = read().map_err(Failure::usage)?;
+    let log = observe::log_to(io::stderr(), &config.log);
     abort_on_panic();
     if args.stop_with_stdin {
         stop_with_stdin().map_err(Failure::failed)?;
     }
-    daemon::serve(&config).map_err(Failure::failed)
+    daemon::serve(config, Arc::new(read), &log).map_err(Failure::failed)
 }
 
 /// A panic anywhere ends the process: the service manager starts a whole one, and clients keep

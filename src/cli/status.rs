@@ -177,7 +177,7 @@ fn likely_line(session: &proto::SessionStatus) -> Option<String> {
 }
 
 fn fetch_status(daemon: &DaemonArgs, model: &str) -> Result<proto::GetStatusResponse, Failure> {
-    let request = proto::GetStatusRequest { model: model.to_owned() };
+    let request = proto::GetStatusRequest { model: model.to_owned(), picture: false };
     call(daemon, ANSWER_LIMIT, async |client| client.get_status(request).await)
 }
 

@@ -34,6 +34,7 @@ pub(super) struct RawListen {
     pub(super) control: PathBuf,
     pub(super) attach: PathBuf,
     pub(super) tcp: Option<String>,
+    pub(super) metrics: Option<String>,
     pub(super) reflection: bool,
 }
 
@@ -102,6 +103,7 @@ impl Default for RawListen {
             control: "/run/synchromesh/control.sock".into(),
             attach: "/run/synchromesh/attach.sock".into(),
             tcp: None,
+            metrics: None,
             reflection: true,
         }
     }

@@ -1,17 +1,17 @@
-//! A bound on the number of connections, on the time that each may take to begin, and an accept
-//! loop that survives a lack of descriptors. tonic has none of these.
+//! A gate before connections, a bound on the time that each may take to begin, and an accept loop
+//! that survives a lack of descriptors. tonic has none of these.
 
+use crate::gate::{Gate, Place};
 use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
     time::{Sleep, sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,22 +30,21 @@ pub(super) struct Limited<S> {
     stream: S,
     /// What is left of the beginning, and of the time for it.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
-/// Accepts at most `connections` at once; more wait in the kernel's queue.
+/// Accepts those who have a place; the others wait in the kernel's queue.
 pub(super) fn accept<S, F>(
-    connections: usize,
+    gate: Gate,
     mut accept: impl FnMut() -> F + Send + 'static,
 ) -> ReceiverStream<io::Result<Limited<S>>>
 where
     S: Send + 'static,
     F: Future<Output = io::Result<S>> + Send,
 {
-    let places = Arc::new(Semaphore::new(connections));
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
-        while let Ok(place) = places.clone().acquire_owned().await {
+        while let Some(place) = gate.place().await {
             let accepted = tokio::select! {
                 accepted = accept() => accepted,
                 // The server has stopped.

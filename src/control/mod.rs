@@ -3,10 +3,9 @@
 //! Decides nothing itself. Handlers are cheap and share one thread with the engine's loop, so a
 //! call costs no hand-over between threads.
 
-mod convert;
-mod errors;
 mod incoming;
 mod server;
 mod service;
+mod trace_context;
 
-pub use server::{Server, ServerError};
+pub use server::{Server, ServerError, listen_at};

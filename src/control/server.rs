@@ -1,26 +1,22 @@
 //! Sockets, limits, health and reflection around the service.
 
-use super::{errors::refusal, incoming, service::Service};
+use super::{
+    incoming,
+    service::{MAX_WATCHERS, Service},
+};
 use crate::{
-    config::Peers,
     engine::{Clock, Handle},
+    gate::Gate,
+    observe::{Observed, refusal},
     proto::{DESCRIPTORS, task_service_server::TaskServiceServer},
 };
 use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    collections::HashMap, io, net::SocketAddr, os::unix, path::Path, sync::Arc, time::Duration,
 };
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tonic::{
@@ -45,11 +41,10 @@ type Health = tonic_health::pb::health_server::HealthServer<tonic_health::server
 pub struct Server {
     routes: Routes,
     health: HealthReporter,
-    peers: Peers,
-    connections: usize,
+    gate: Gate,
     tasks: JoinSet<Result<(), tonic::transport::Error>>,
     stop: watch::Sender<bool>,
-    draining: Arc<AtomicBool>,
+    observed: Observed,
 }
 
 /// Why the server cannot serve.
@@ -68,18 +63,23 @@ pub enum ServerError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+/// A socket that listens at a path where nothing is.
+pub fn listen_at(path: &Path) -> Result<unix::net::UnixListener, ServerError> {
+    let failed = |source| ServerError::Listen { address: path.display().to_string(), source };
+    unix::net::UnixListener::bind(path).map_err(failed)
+}
+
 impl Server {
     /// A server that reports NOT_SERVING and listens nowhere yet.
     pub async fn new(
         engine: Handle,
         clock: Arc<dyn Clock>,
-        peers: Peers,
+        observed: Observed,
+        gate: Gate,
         reflection: bool,
-        connections: usize,
     ) -> Result<Self, ServerError> {
-        let draining = Arc::new(AtomicBool::new(false));
-        let ready_at = clock.now();
-        let service = Service { engine, clock, ready_at, draining: draining.clone() };
+        let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
+        let service = Service { engine, clock, observed: observed.clone(), watchers };
         let service = TaskServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
         let health = HealthReporter::new();
         let health_service =
@@ -95,32 +95,34 @@ impl Server {
                 routes.add_service(describe().build_v1()?).add_service(describe().build_v1alpha()?);
         }
         let (stop, tasks) = (watch::Sender::new(false), JoinSet::new());
-        let server = Self { routes, health, peers, connections, tasks, stop, draining };
+        let server = Self { routes, health, gate, tasks, stop, observed };
         server.set_serving(false).await;
         Ok(server)
     }
 
-    /// Serves on a Unix socket.
-    pub fn serve_unix(&mut self, path: &Path) -> Result<(), ServerError> {
-        let failed = |source| ServerError::Listen { address: path.display().to_string(), source };
-        let listener = Arc::new(UnixListener::bind(path).map_err(failed)?);
-        let incoming = incoming::accept(self.connections, move || {
+    /// Serves on a Unix socket that listens.
+    pub fn serve_unix(&mut self, socket: unix::net::UnixListener) -> Result<(), ServerError> {
+        let failed = |source| ServerError::Listen { address: "the control socket".into(), source };
+        socket.set_nonblocking(true).map_err(failed)?;
+        let listener = Arc::new(UnixListener::from_std(socket).map_err(failed)?);
+        let incoming = incoming::accept(self.gate.clone(), move || {
             let listener = listener.clone();
             async move { Ok(listener.accept().await?.0) }
         });
-        let peers = self.peers.clone();
-        let check = move |request| check_peer(&peers, request);
+        let gate = self.gate.clone();
+        let check = move |request| check_peer(&gate, request);
         let router = builder().layer(InterceptorLayer::new(check)).add_routes(self.routes.clone());
         let stop = self.stopped();
         self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
         Ok(())
     }
 
-    /// Serves on a loopback address, where the kernel does not tell who connects.
-    pub async fn serve_tcp(&mut self, address: SocketAddr) -> Result<(), ServerError> {
+    /// Serves on a loopback address, where the kernel does not tell who connects. It has a gate of
+    /// its own, so that those who come there take no place from others.
+    pub async fn serve_tcp(&mut self, address: SocketAddr, gate: Gate) -> Result<(), ServerError> {
         let failed = |source| ServerError::Listen { address: address.to_string(), source };
         let listener = Arc::new(TcpListener::bind(address).await.map_err(failed)?);
-        let incoming = incoming::accept(self.connections, move || {
+        let incoming = incoming::accept(gate, move || {
             let listener = listener.clone();
             async move {
                 let stream = listener.accept().await?.0;
@@ -137,7 +139,7 @@ impl Server {
     /// Tells health checks whether switches are taken.
     pub async fn set_serving(&self, serving: bool) {
         use tonic_health::ServingStatus::{NotServing, Serving};
-        self.draining.store(!serving, Ordering::Relaxed);
+        self.observed.view.set_serving(serving);
         let status = if serving { Serving } else { NotServing };
         self.health.set_service_status("", status).await;
         self.health.set_service_status("synchromesh.v1.TaskService", status).await;
@@ -146,6 +148,7 @@ impl Server {
     /// Takes no new connections, lets calls end, and returns when they have.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
+        self.observed.hub.close();
         while self.tasks.join_next().await.is_some() {}
     }
 
@@ -164,10 +167,10 @@ fn builder() -> tonic::transport::Server {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
 
-fn check_peer(peers: &Peers, request: Request<()>) -> Result<Request<()>, Status> {
+fn check_peer(gate: &Gate, request: Request<()>) -> Result<Request<()>, Status> {
     let info = request.extensions().get::<UdsConnectInfo>();
     let peer = info.and_then(|info| info.peer_cred);
-    if peer.is_some_and(|peer| peers.allow(peer.uid(), peer.gid())) {
+    if peer.is_some_and(|peer| gate.allows(peer.uid(), peer.gid())) {
         return Ok(request);
     }
     let what = "this user may not connect: see `peers` in the configuration";

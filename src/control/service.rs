@@ -1,33 +1,30 @@
 //! The calls of `TaskService`: arguments checked, commands sent, answers awaited. How the engine's
-//! types are told in the protocol's is `convert`'s matter.
+//! types are told in the protocol's words is `observe`'s matter.
 
-use super::{
-    convert::model,
-    errors::{refusal, status},
-};
+use super::trace_context::trace_context;
 use crate::{
     engine::{
-        Clock, Command, EngineError, Handle, HintCommand, ModelStatus, PrepareCommand, Reply,
-        SwitchCommand, Target,
+        Clock, Command, EngineError, Handle, HintCommand, PrepareCommand, Reply, SwitchCommand,
+        Target,
     },
+    observe::{Observed, refusal, status},
     proto::{self, task_service_server::TaskService},
     units::Generation,
 };
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
 };
-use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 
 /// Longest request id.
 const MAX_REQUEST_ID_LEN: usize = 128;
 /// Longest time that a prepared task can be held.
 const MAX_HOLD: Duration = Duration::from_secs(3600);
+/// Most who watch events at once.
+pub(super) const MAX_WATCHERS: usize = 32;
 /// How much earlier than its caller a switch gives up, so that the answer can still be told: at
 /// the caller's own deadline the transport would cut the call off with CANCELLED.
 const ANSWER_TIME: Duration = Duration::from_millis(5);
@@ -36,9 +33,9 @@ const ANSWER_TIME: Duration = Duration::from_millis(5);
 pub(super) struct Service {
     pub(super) engine: Handle,
     pub(super) clock: Arc<dyn Clock>,
-    /// When the daemon was ready, on that clock.
-    pub(super) ready_at: Duration,
-    pub(super) draining: Arc<AtomicBool>,
+    pub(super) observed: Observed,
+    /// Places for those who watch events.
+    pub(super) watchers: Arc<Semaphore>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -51,6 +48,7 @@ impl TaskService for Service {
     ) -> Answer<proto::SwitchTaskResponse> {
         let arrived = self.clock.now();
         let deadline = self.deadline(&request);
+        let trace = trace_context(request.metadata());
         let request = request.into_inner();
         let in_place = in_place(request.mode)?;
         let proto::SwitchTaskRequest {
@@ -73,6 +71,7 @@ impl TaskService for Service {
             arrived,
             deadline,
             in_place,
+            trace,
         };
         let report = self.ask(deadline, |reply| Command::Switch(command, reply)).await?;
         Ok(Response::new(report.into()))
@@ -134,9 +133,7 @@ impl TaskService for Service {
         request: Request<proto::ListModelsRequest>,
     ) -> Answer<proto::ListModelsResponse> {
         let deadline = self.deadline(&request);
-        let bundles = self.ask(deadline, |reply| Command::ListModels { reply }).await?;
-        let mut models: Vec<_> = bundles.iter().map(|bundle| model(bundle)).collect();
-        models.sort_by(|a, b| a.name.cmp(&b.name));
+        let models = self.within(deadline, self.observed.view.models()).await?;
         Ok(Response::new(proto::ListModelsResponse { models }))
     }
 
@@ -145,25 +142,41 @@ impl TaskService for Service {
         request: Request<proto::GetStatusRequest>,
     ) -> Answer<proto::GetStatusResponse> {
         let deadline = self.deadline(&request);
-        let model = request.into_inner().model;
-        let models = self.ask(deadline, |reply| Command::Status { model, reply }).await?;
-        let status = |model: ModelStatus| {
-            let storage = self.engine.storage(&model.name).map(Into::into);
-            proto::ModelStatus { storage, ..model.into() }
+        let proto::GetStatusRequest { model, picture } = request.into_inner();
+        Ok(Response::new(self.within(deadline, self.observed.view.status(model, picture)).await?))
+    }
+
+    type WatchEventsStream = ReceiverStream<Result<proto::WatchEventsResponse, Status>>;
+
+    async fn watch_events(
+        &self,
+        request: Request<proto::WatchEventsRequest>,
+    ) -> Answer<Self::WatchEventsStream> {
+        let proto::WatchEventsRequest { model, after, only_new } = request.into_inner();
+        let Ok(place) = self.watchers.clone().try_acquire_owned() else {
+            let what = format!("{MAX_WATCHERS} watch already: end one of them, or wait");
+            return Err(refusal(
+                Code::ResourceExhausted,
+                "TOO_MANY_WATCHERS",
+                &what,
+                HashMap::new(),
+            ));
         };
-        let mut models: Vec<_> = models.into_iter().map(status).collect();
-        models.sort_by(|a, b| a.name.cmp(&b.name));
-        let state = if self.draining.load(Ordering::Relaxed) {
-            proto::DaemonState::Draining
-        } else {
-            proto::DaemonState::Serving
-        };
-        Ok(Response::new(proto::GetStatusResponse {
-            version: env!("CARGO_PKG_VERSION").into(),
-            state: state.into(),
-            uptime_ms: self.clock.now().saturating_sub(self.ready_at).as_millis() as u64,
-            models,
-        }))
+        let mut watcher = self.observed.hub.watch(model, after, only_new);
+        // One batch on its way: what the caller does not take yet waits in the history.
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(batch) = tokio::select! {
+                batch = watcher.next() => batch,
+                () = sender.closed() => None,
+            } {
+                if sender.send(Ok(batch)).await.is_err() {
+                    break;
+                }
+            }
+            drop(place);
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 
@@ -178,7 +191,15 @@ impl Service {
         deadline: Option<Duration>,
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, Status> {
-        let answer = self.engine.ask(command);
+        self.within(deadline, self.engine.ask(command)).await
+    }
+
+    /// Waits for an answer no longer than the caller does.
+    async fn within<T>(
+        &self,
+        deadline: Option<Duration>,
+        answer: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, Status> {
         let answer = match deadline.map(|at| at.checked_sub(self.clock.now())) {
             None => answer.await,
             Some(None) => Err(EngineError::DeadlineExceeded),

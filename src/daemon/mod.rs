@@ -1,30 +1,52 @@
-//! The daemon, put together: load models, open sockets, say that it is ready, serve, drain.
+//! The daemon, put together: take what the start brings, load models, listen, say that it is ready,
+//! serve, drain.
 //!
 //! All of control, attach and engine share one thread; reading and verifying have their own.
 
+mod listeners;
+mod models;
+mod reload;
 mod saver;
 mod socket;
+mod starts;
 mod state;
+mod status;
+mod store;
+mod systemd;
+mod watchdog;
 
 use crate::{
-    attach::Attach,
-    config::{Config, ModelConfig},
+    attach::{Attach, Processes},
+    config::{Config, PrefetchConfig},
     control::{Server, ServerError},
     engine::{
-        Clock, Command, Engine, EngineError, Handle, Limits, LoadError, Model, ModelSpec,
-        Monotonic, RunError, Runtime, SwitchCommand, Target, run,
+        Clock, Command, Engine, EngineError, Handle, Limits, LoadError, Monotonic, RunError,
+        Runtime, events, run,
     },
+    gate::Gate,
+    observe::{Hub, LogGuard, Observed, serve_http},
+    proto::{DaemonChanged, DaemonState, event::Kind},
 };
+use listeners::{Listeners, PassedSockets};
+use models::Loaded;
+use reload::Reloader;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sd_notify::NotifyState;
-use socket::SocketPath;
+use starts::Start;
+use status::Remarks;
 use std::{io, sync::Arc, time::Duration};
+use store::Store;
+use systemd::Notifier;
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
-    time::timeout,
+    sync::{oneshot, watch},
+    task::{JoinHandle, spawn_blocking},
+    time::{sleep, timeout},
 };
 
+pub use listeners::PassedError;
+pub use reload::Reread;
 pub use socket::SocketError;
 pub use state::Keeper;
 
@@ -32,6 +54,8 @@ pub use state::Keeper;
 const HANG_UP: Duration = Duration::from_millis(500);
 /// How long writing what was learnt may take at the end.
 const LAST_SAVE: Duration = Duration::from_secs(5);
+/// A daemon that has lasted so long is well.
+const WELL: Duration = Duration::from_secs(60);
 
 /// Why the daemon does not serve.
 #[derive(Debug, Error)]
@@ -50,6 +74,9 @@ pub enum DaemonError {
         /// The cause.
         source: EngineError,
     },
+    /// A socket that came with the start cannot be used.
+    #[error(transparent)]
+    Passed(#[from] PassedError),
     /// A socket's path cannot be used.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -59,103 +86,188 @@ pub enum DaemonError {
     /// A thread cannot be started.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// Something does not answer that has just been started.
+    #[error("{0} does not answer: the daemon is not ready")]
+    SelfCheck(String),
     /// The system refuses what every program needs.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes what runs.
-pub fn serve(config: &Config) -> Result<(), DaemonError> {
-    let mut keeper = Keeper::open(&config.state_dir);
-    let models = load(config, &mut keeper)?;
+/// Serves until SIGTERM or SIGINT, then finishes what runs. At SIGHUP the configuration is read again.
+pub fn serve(config: Config, reread: Reread, log: &LogGuard) -> Result<(), DaemonError> {
+    // No other user may look into this process, stop it, or find it in a dump.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
+    let notifier = Arc::new(Notifier::from_env());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve_models(config, models, keeper));
+    let start = Arc::new(Start::begin(&config.state_dir));
+    let served = runtime.block_on(serve_all(config, reread, log, &start, notifier));
+    match &served {
+        Ok(()) => start.went_well(),
+        Err(_) => start.was_refused(),
+    }
     // Its end would wait for reads and writes that a device may never finish. Slots own their
     // memory, and the process ends next.
     std::mem::forget(runtime);
     served
 }
 
-fn load(config: &Config, keeper: &mut Keeper) -> Result<Vec<Model>, DaemonError> {
-    let mut models = Vec::<Model>::with_capacity(config.models.len());
-    for ModelConfig { bundle, pool_bytes, initial_task: _ } in &config.models {
-        let (bundle, lock_memory) = (bundle.clone(), config.lock_memory);
-        let spec = ModelSpec { bundle, pool_bytes: *pool_bytes, lock_memory };
-        let mut model = Model::load(&spec)?;
-        let request_bytes = model.measure(&config.storage);
-        if models.iter().any(|other| other.name() == model.name()) {
-            return Err(DaemonError::SameModel(model.name().to_owned()));
-        }
-        if let Some(foresight) = keeper.load(model.name()) {
-            model.relearn(&foresight);
-        }
-        tracing::info!(
-            model = model.name(),
-            bundle = %model.bundle().id(),
-            blocks = model.bundle().len(),
-            tasks = model.bundle().task_indices().count(),
-            request_bytes,
-            huge_bytes = model.pool_status().huge_bytes,
-            "loaded"
-        );
-        models.push(model);
-    }
-    Ok(models)
-}
-
-async fn serve_models(
-    config: &Config,
-    models: Vec<Model>,
-    keeper: Keeper,
+async fn serve_all(
+    config: Config,
+    reread: Reread,
+    log: &LogGuard,
+    start: &Arc<Start>,
+    notifier: Arc<Notifier>,
 ) -> Result<(), DaemonError> {
+    // First of all: until then, the signal would end the process.
+    let mut hangups = signal(SignalKind::hangup())?;
+    let passed = systemd::passed().map_err(PassedError::from)?;
+    let (sockets, kept) = PassedSockets::pick(passed)?;
+    let mut store = Store::sort(kept);
+    let safe_mode = start.is_safe_mode();
+    if safe_mode {
+        let (starts, what) = (start.number(), "safe mode: earlier starts crashed");
+        tracing::warn!(starts, "{what}; nothing is copied from old pools or loaded ahead");
+        store.forget_memory();
+    }
+    let mut keeper = Keeper::open(&config.state_dir);
+    let mut loaded = models::load(&config, &mut keeper, &mut store, &notifier)?;
+    let estates = store::estates(&loaded.models, &notifier);
     let mut stop = StopSignal::new()?;
-    let listen = &config.listen;
-    // Held until the end: dropped, they remove the sockets.
-    let control_path = SocketPath::claim(&listen.control)?;
-    let attach_path = SocketPath::claim(&listen.attach)?;
+    let Listeners { control, attach, metrics, claims: _claims } =
+        Listeners::open(sockets, &config.listen)?;
 
     let clock: Arc<dyn Clock> = Arc::new(Monotonic::start());
-    let (engine, runtime) = Runtime::start(&config.storage, &models)?;
-    let names: Vec<_> = models.iter().map(|model| model.name().to_owned()).collect();
-    let state = Engine::new(models, limits(config), clock.clone());
-    let engine_loop = tokio::spawn(run(state, runtime, clock.clone()));
-
+    let (engine, runtime) = Runtime::start(&config.storage, &loaded.models)?;
+    let models = std::mem::take(&mut loaded.models);
+    let state = Engine::new(models, limits(&config, safe_mode), clock.clone());
+    let (sink, source) = events();
+    let engine_loop = tokio::spawn(run(state, runtime, clock.clone(), sink));
+    let observed = Observed::new(engine.clone(), clock.clone());
+    let hub = observed.hub.clone();
+    tokio::spawn(hub.clone().run(source));
     // Before anybody can connect: a session's first task must not be superseded by its clients.
-    for (model, config) in names.into_iter().zip(&config.models) {
-        if let Some(task) = &config.initial_task {
-            tokio::select! {
-                activated = activate(&engine, &*clock, model, task.clone()) => activated?,
-                () = stop.wait() => return Ok(()),
-            }
-        }
+    tokio::select! {
+        begun = begin(&engine, &*clock, &loaded) => begun?,
+        () = stop.wait() => return Ok(()),
     }
-    let connections = config.limits.connections;
-    let peers = config.peers.clone();
-    let mut server =
-        Server::new(engine.clone(), clock.clone(), peers, listen.reflection, connections).await?;
-    server.serve_unix(control_path.path())?;
-    if let Some(address) = listen.tcp {
-        server.serve_tcp(address).await?;
+
+    let gate = || Gate::new(config.peers.clone(), config.limits.connections);
+    let (control_gates, attach_gate) = ([gate(), gate()], gate());
+    let processes = Processes::new(config.limits.attachments_per_process);
+    let [unix_gate, tcp_gate] = control_gates.clone();
+    let reflection = config.listen.reflection;
+    let server = Server::new(engine.clone(), clock, observed.clone(), unix_gate, reflection);
+    let mut server = server.await?;
+    server.serve_unix(control)?;
+    if let Some(address) = config.listen.tcp {
+        server.serve_tcp(address, tcp_gate).await?;
     }
-    let attach = Attach::bind(attach_path.path(), config.peers.clone(), &config.limits);
-    let failed =
-        |source| ServerError::Listen { address: attach_path.path().display().to_string(), source };
-    let attach = tokio::spawn(attach.map_err(failed)?.serve(engine.clone()));
+    let attach = Attach::on(attach, attach_gate.clone(), processes.clone())?;
+    let attach = tokio::spawn(attach.serve(engine.clone()));
+    if let Some(metrics) = metrics {
+        tokio::spawn(serve_http(metrics, observed));
+    }
     let (last, last_learnt) = oneshot::channel();
     let saver = tokio::spawn(saver::run(engine.clone(), keeper, last_learnt));
 
+    let mode = safe_mode.then_some("safe mode");
+    let remarks = watch::Sender::new(Remarks { mode, reload: None });
+    let serving = watchdog::check(&engine).await.map_err(DaemonError::SelfCheck)?;
     server.set_serving(true).await;
-    tracing::info!(control = %listen.control.display(), attach = %listen.attach.display(), "ready");
-    notify(&[NotifyState::Ready]);
+    let (at_control, at_attach) = (config.listen.control.display(), config.listen.attach.display());
+    tracing::info!(control = %at_control, attach = %at_attach, "ready");
+    hub.tell(changed(DaemonState::Serving, mode));
+    let line = status::line(&serving, &remarks.borrow());
+    notifier.tell(&[NotifyState::Ready, NotifyState::Status(&line)]).await;
+    store.replace(estates, &notifier).await;
+    look_after(&engine, &notifier, &remarks, line, start);
 
-    stop.wait().await;
+    let (control, attach_to) = (control_gates, attach_gate);
+    let mut reloader = Reloader {
+        config,
+        safe_mode,
+        reread,
+        log,
+        engine: engine.clone(),
+        control,
+        attach: attach_to,
+        processes,
+        remarks,
+        hub: hub.clone(),
+        refused: 0,
+    };
+    tokio::select! {
+        () = stop.wait() => {}
+        () = reloader.attend(&mut hangups, &notifier) => {}
+    }
+    let drain_timeout = reloader.config.limits.drain_timeout;
+    stop_all(
+        Stopping { engine, engine_loop, hub, server, attach, last, saver, drain_timeout },
+        &notifier,
+    )
+    .await;
+    Ok(())
+}
+
+/// Makes all sessions' first tasks active.
+async fn begin(engine: &Handle, clock: &dyn Clock, loaded: &Loaded) -> Result<(), DaemonError> {
+    let mut read = Vec::new();
+    for first in &loaded.first {
+        read.push((first.model(), models::activate(engine, clock, first).await?));
+    }
+    loaded.tell_adopted(&read);
+    Ok(())
+}
+
+/// Starts what goes on beside serving.
+fn look_after(
+    engine: &Handle,
+    notifier: &Arc<Notifier>,
+    remarks: &watch::Sender<Remarks>,
+    told: String,
+    start: &Arc<Start>,
+) {
+    if notifier.is_heard() {
+        let (engine, notifier) = (engine.clone(), notifier.clone());
+        tokio::spawn(status::run(engine, notifier, remarks.subscribe(), told));
+    }
+    if let Some(every) = watchdog::wanted() {
+        tokio::spawn(watchdog::run(engine.clone(), notifier.clone(), every));
+    }
+    let start = start.clone();
+    tokio::spawn(async move {
+        sleep(WELL).await;
+        // If it cannot be noted, that was said.
+        let _ = spawn_blocking(move || start.went_well()).await;
+    });
+}
+
+/// What ends with the daemon.
+struct Stopping {
+    engine: Handle,
+    engine_loop: JoinHandle<()>,
+    hub: Arc<Hub>,
+    server: Server,
+    attach: JoinHandle<()>,
+    last: oneshot::Sender<Vec<crate::engine::Learnt>>,
+    saver: JoinHandle<()>,
+    drain_timeout: Duration,
+}
+
+async fn stop_all(stopping: Stopping, notifier: &Notifier) {
+    let Stopping { engine, engine_loop, hub, server, attach, last, saver, drain_timeout } =
+        stopping;
     tracing::info!("stopping");
-    notify(&[NotifyState::Stopping]);
+    let time = (drain_timeout + HANG_UP + LAST_SAVE).as_micros();
+    let time = NotifyState::ExtendTimeoutUsec(u32::try_from(time).unwrap_or(u32::MAX));
+    hub.tell(changed(DaemonState::Draining, None));
+    notifier.tell_now(&[NotifyState::Stopping, time]);
     server.set_serving(false).await;
     // A drained engine answers no more.
     let learnt = saver::learnt(&engine).await;
     engine.tell(Command::Drain).await;
-    if timeout(config.limits.drain_timeout, engine_loop).await.is_err() {
+    if timeout(drain_timeout, engine_loop).await.is_err() {
         tracing::warn!("switches were still running at the drain timeout; they are given up");
     }
     // Clients may keep connections open for as long as they live.
@@ -166,10 +278,16 @@ async fn serve_models(
     if timeout(LAST_SAVE, saver).await.is_err() {
         tracing::warn!("what was learnt was not written in time; it is given up");
     }
-    Ok(())
 }
 
-fn limits(config: &Config) -> Limits {
+/// What is told of the daemon as a whole.
+fn changed(state: DaemonState, remark: Option<&str>) -> Kind {
+    let (version, remark) = (env!("CARGO_PKG_VERSION").into(), remark.unwrap_or_default().into());
+    Kind::DaemonChanged(DaemonChanged { state: state.into(), version, remark })
+}
+
+/// What the engine goes by.
+fn limits(config: &Config, safe_mode: bool) -> Limits {
     Limits {
         reads_in_flight: config.storage.reads_in_flight,
         read_bytes: config.storage.read_bytes,
@@ -177,45 +295,7 @@ fn limits(config: &Config) -> Limits {
         switch_timeout: config.limits.switch_timeout,
         clients_per_session: config.limits.clients_per_session,
         lease_patience: config.limits.lease_patience,
-        prefetch: config.prefetch,
-    }
-}
-
-/// Makes a model's initial task active. A task whose blocks cannot be read must not keep the other
-/// tasks and models from being served; one that does not exist is a mistake to be told.
-async fn activate(
-    engine: &Handle,
-    clock: &dyn Clock,
-    model: String,
-    task: String,
-) -> Result<(), DaemonError> {
-    let command = SwitchCommand {
-        target: Target { model: model.clone(), session: String::new() },
-        task,
-        request_id: None,
-        expected_generation: None,
-        arrived: clock.now(),
-        deadline: None,
-        in_place: false,
-    };
-    match engine.ask(|reply| Command::Switch(command, reply)).await {
-        Ok(_) => Ok(()),
-        Err(
-            error @ (EngineError::Corrupt { .. }
-            | EngineError::StorageUnavailable
-            | EngineError::DeadlineExceeded),
-        ) => {
-            tracing::error!(model, %error, "served without its initial task");
-            Ok(())
-        }
-        Err(source) => Err(DaemonError::InitialTask { model, source }),
-    }
-}
-
-/// Tells systemd, if it is there to be told.
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd was not notified");
+        prefetch: if safe_mode { PrefetchConfig::OFF } else { config.prefetch },
     }
 }
 

@@ -211,6 +211,21 @@ impl PoolView {
         unsafe { slice::from_raw_parts(self.memory.ptr(), self.layout.base_bytes as usize) }
     }
 
+    /// Copies the bytes of a slot, if there is such a slot and it has as many. They may be torn if
+    /// somebody writes there: whoever copies them verifies them.
+    #[expect(unsafe_code, reason = "the pool lies in memory that is mapped, not borrowed")]
+    pub fn copy_slot(&self, slot: SlotId, into: &mut [u8]) -> bool {
+        if slot.0 >= self.layout.slots || into.len() as u64 != self.layout.slot_bytes {
+            return false;
+        }
+        // SAFETY: the slot exists, and the layout fits the mapping (`open`).
+        let first = unsafe { self.memory.ptr().add(self.layout.slot_start(slot)) };
+        // SAFETY: as many bytes are mapped there and in `into`, which are not the same memory: this
+        // view is mapped for reading only. Nothing borrows the source.
+        unsafe { first.copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) };
+        true
+    }
+
     /// The bytes of a slot, or `None` if there is no such slot.
     ///
     /// # Safety

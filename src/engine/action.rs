@@ -1,7 +1,7 @@
 //! What goes into the engine and what comes out of it.
 
 use super::{
-    EngineError, ModelStatus, SessionStatus,
+    EngineError, Limits, ModelStatus, Picture, Serving, SessionStatus, TraceContext,
     verify::{Verified, Verify},
 };
 use crate::{
@@ -90,6 +90,20 @@ pub enum Command {
         /// Gets the state.
         reply: Reply<Vec<ModelStatus>>,
     },
+    /// Draw a picture of a model.
+    Picture {
+        /// The model; empty for the only one.
+        model: String,
+        /// Gets the picture.
+        reply: Reply<Picture>,
+    },
+    /// Tell what is served, and no more.
+    Serving {
+        /// Gets it, by model and session.
+        reply: Reply<Vec<Serving>>,
+    },
+    /// Go by other limits from now on. What is under way keeps the deadlines that it has.
+    Configure(Limits),
     /// Let cached blocks go, the least recently used first.
     Trim {
         /// The model; empty for the only one.
@@ -129,6 +143,8 @@ pub struct SwitchCommand {
     pub deadline: Option<Duration>,
     /// Whether the session may give up its task first, if there is no room for both.
     pub in_place: bool,
+    /// The trace that the call belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 /// What somebody knows of a session's next tasks.

@@ -31,6 +31,11 @@ impl Budget {
         Self { bytes_per_s, left, filled: Duration::ZERO, speed: FIRST_SPEED, best: FIRST_SPEED }
     }
 
+    /// Whether it fills by so many bytes a second at best.
+    pub(super) fn is_of(&self, bytes_per_s: u64) -> bool {
+        self.bytes_per_s == bytes_per_s as f64
+    }
+
     /// Bytes that may be read now.
     pub(super) fn left(&self) -> u64 {
         self.left.max(0.0) as u64

@@ -96,6 +96,17 @@ impl Foresight {
         }
     }
 
+    /// Goes by another configuration. The budget begins anew where that has changed it.
+    pub(super) fn configure(&mut self, now: Duration, config: &PrefetchConfig) {
+        if self.budget.is_of(config.waste_bytes_per_s) && self.enabled == config.enabled {
+            return;
+        }
+        let counts = self.counts;
+        *self = Self { counts, ..Self::new(config) };
+        self.budget.fill(now);
+        self.changed(now);
+    }
+
     /// Notes that something has changed, so that a plan is to be made, if anything is loaded ahead.
     pub(super) fn changed(&mut self, now: Duration) {
         if self.enabled {

@@ -12,7 +12,7 @@
 //! gets its room. It is done only where it has to be: where both tasks fit, or will, the switch is
 //! like any other.
 
-use super::{model::Model, pending::Pending};
+use super::{EventKind, model::Model, pending::Pending};
 use crate::{device::SessionEntry, units::TaskIndex};
 use std::time::Duration;
 
@@ -41,7 +41,10 @@ impl Model {
         }
         // The pin that it has as the active task goes, or passes to its readers.
         self.residency.pin(old);
-        self.serve(now, entry, None);
+        let generation = self.serve(now, entry, None);
+        if let Some(session) = self.session(entry).map(|session| session.name.clone()) {
+            self.events.push(EventKind::GivenUp { session, task: old, generation });
+        }
         true
     }
 

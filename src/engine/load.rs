@@ -1,10 +1,10 @@
 //! From a bundle's file to a model that can be served: the one part of the engine that blocks, so
 //! it runs before the loop.
 
-use super::model::Model;
+use super::{adopt, adopt::Predecessor, model::Model};
 use crate::{
-    bundle::{self, Bundle, OpenError, Subject, checksum},
-    device::{MemoryError, Pool, PoolLayout, SharedIndex, TableWriter},
+    bundle::{self, BaseTensor, Bundle, OpenError, Subject, checksum},
+    device::{MemoryError, Pool, PoolLayout, Roster, SharedIndex, TableWriter},
     residency::Residency,
     storage::{BlockFile, ReadError},
     units::{BLOCK_ALIGN, align_up},
@@ -85,6 +85,11 @@ pub enum LoadError {
 impl Model {
     /// Opens a bundle, allocates its pool, and reads and verifies its base.
     pub fn load(spec: &ModelSpec) -> Result<Self, LoadError> {
+        Self::load_after(spec, &[])
+    }
+
+    /// The same, but the base is copied if one of these has it.
+    pub fn load_after(spec: &ModelSpec, left: &[Predecessor]) -> Result<Self, LoadError> {
         let path = &spec.bundle;
         let failed = |source| LoadError::File { path: path.clone(), source };
         let opened = bundle::open(path)?;
@@ -101,12 +106,17 @@ impl Model {
             );
         }
         let layout = layout(&bundle, spec)?;
+        let left = adopt::find(left, bundle.id());
         let (pool, windows) = Pool::create(layout, spec.lock_memory, |region| {
+            if left.is_some_and(|left| copy_base(&bundle, left, region)) {
+                return Ok(());
+            }
             read_base(&bundle, &file, path, region)
         })?;
         let table = TableWriter::create(bundle.id(), bundle.len() as u32, layout)?;
+        let roster = Roster::create(bundle.id(), bundle.model())?;
         let residency = Residency::new(bundle, table, windows);
-        Ok(Self::new(Arc::new(file), index, pool, residency))
+        Ok(Self::new(Arc::new(file), index, roster, pool, residency))
     }
 }
 
@@ -151,12 +161,23 @@ fn read_base(
         return Err(fail(ReadError::Eof { end: base.region.start + read }));
     }
     buffer[len as usize..].fill(0);
-    for (position, tensor) in (0..).zip(&base.tensors) {
-        let bytes = &memory[tensor.range.start as usize..tensor.range.end as usize];
-        if checksum(bundle.id(), Subject::Base(position), bytes) != tensor.checksum {
-            let (path, tensor) = (path.to_owned(), tensor.name.clone());
-            return Err(LoadError::BaseCorrupt { path, tensor });
-        }
+    match damaged(bundle, memory) {
+        Some(tensor) => Err(LoadError::BaseCorrupt { path: path.to_owned(), tensor }),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Copies the base region from an old pool, if all of it is there and as it should be.
+fn copy_base(bundle: &Bundle, left: &Predecessor, memory: &mut [u8]) -> bool {
+    left.copy_base(&mut memory[..bundle.base().bytes() as usize])
+        && damaged(bundle, memory).is_none()
+}
+
+/// The name of a base tensor that is not what it should be.
+fn damaged(bundle: &Bundle, memory: &[u8]) -> Option<String> {
+    let is_damaged = |(position, tensor): &(u32, &BaseTensor)| {
+        let bytes = &memory[tensor.range.start as usize..tensor.range.end as usize];
+        checksum(bundle.id(), Subject::Base(*position), bytes) != tensor.checksum
+    };
+    (0..).zip(&bundle.base().tensors).find(is_damaged).map(|(_, tensor)| tensor.name.clone())
 }

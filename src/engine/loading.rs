@@ -4,7 +4,7 @@
 //! `switch`'s business.
 
 use super::{
-    Effect, EngineError, Limits, Verified, Verify,
+    Effect, EngineError, EventKind, Limits, Verified, Verify,
     model::{Context, Model},
     pending::Load,
     plan::Shape,
@@ -156,6 +156,7 @@ impl Model {
             self.residency.release(window);
             if attempt > 0 {
                 self.residency.quarantine(block);
+                self.events.push(EventKind::Quarantined(block));
                 self.fail_loads_of(block, |task| EngineError::Corrupt { task });
             } else if priority == Priority::Ahead && !self.is_awaited(block) {
                 self.read_again += 1;
@@ -215,7 +216,9 @@ impl Model {
             return;
         }
         let pending = self.open_sessions().filter(|session| session.pending.is_some());
-        for entry in pending.map(|session| session.entry).collect::<Vec<_>>() {
+        let pending: Vec<_> = pending.map(|session| session.entry).collect();
+        self.events.push(EventKind::Stalled { switches: pending.len() });
+        for entry in pending {
             self.reads.break_off(cx.now);
             self.fail(entry, &EngineError::StorageUnavailable);
         }

@@ -8,11 +8,13 @@
 //! simulated store and clock.
 
 mod action;
+mod adopt;
 mod ahead;
 mod answers;
 mod budget;
 mod clock;
 mod error;
+mod event;
 mod foresight;
 mod in_place;
 mod load;
@@ -20,6 +22,7 @@ mod loading;
 mod model;
 mod outlook;
 mod pending;
+mod picture;
 mod plan;
 mod prepare;
 mod reads;
@@ -35,14 +38,18 @@ pub use action::{
     Outcome, Peer, PrepareCommand, PrepareReport, Reply, SwitchCommand, SwitchReport, SwitchTiming,
     Target,
 };
-pub use answers::Ended;
+pub use adopt::{Adopted, Estate, Lacking, Predecessor, PredecessorError};
 pub use clock::{Clock, Monotonic};
 pub use error::{EngineError, LISTED_NAMES};
+pub use event::{Event, EventKind, SwitchEnd, TraceContext};
 pub use load::{LoadError, ModelSpec};
 pub use model::Model;
-pub use run::{Handle, RunError, Runtime, StorageStatus, run};
+pub use picture::{Cell, CellState, Picture, Transition};
+pub use run::{EventSink, EventSource, Handle, RunError, Runtime, StorageStatus, events, run};
 pub use session::{DEFAULT_SESSION, Session};
-pub use status::{LeaseStatus, Likely, ModelStatus, PoolStatus, PrefetchStatus, SessionStatus};
+pub use status::{
+    LeaseStatus, Likely, ModelStatus, PoolStatus, PrefetchStatus, Serving, SessionStatus,
+};
 pub use verify::{Verified, Verify};
 
 use crate::{
@@ -87,7 +94,12 @@ impl Engine {
     /// An engine that serves these models, whose names differ.
     pub fn new(mut models: Vec<Model>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let (effects, next_member) = (Vec::new(), 1);
-        models.iter_mut().for_each(|m| m.foresight = Foresight::new(&limits.prefetch));
+        for model in &mut models {
+            model.foresight = Foresight::new(&limits.prefetch);
+            if model.open_sessions().any(|session| session.active.task.is_some()) {
+                model.foresight.changed(clock.now());
+            }
+        }
         Self { clock, limits, models, effects, next_member, draining: false }
     }
 
@@ -118,9 +130,13 @@ impl Engine {
         std::mem::take(&mut self.effects)
     }
 
-    /// Switches that have ended since this was asked last, for the log.
-    pub fn ended(&mut self) -> impl Iterator<Item = Ended> {
-        self.models.iter_mut().flat_map(|model| model.ended.drain(..))
+    /// What has happened since this was asked last.
+    pub fn events(&mut self) -> impl Iterator<Item = Event> {
+        let at = self.clock.now();
+        self.models.iter_mut().flat_map(move |model| {
+            let bundle = model.bundle().clone();
+            model.events.drain(..).map(move |kind| Event { at, bundle: bundle.clone(), kind })
+        })
     }
 
     /// When [`Action::Tick`] is due at the latest, if nothing else happens.
@@ -201,6 +217,16 @@ impl Engine {
             }
             Command::Status { model, reply } => {
                 let _ = reply.send(self.status(now, &model));
+            }
+            Command::Picture { model, reply } => {
+                let _ = reply.send(self.find(&model).map(|model| self.models[model].picture()));
+            }
+            Command::Serving { reply } => {
+                let _ = reply.send(Ok(self.models.iter().flat_map(Model::serving).collect()));
+            }
+            Command::Configure(limits) => {
+                self.models.iter_mut().for_each(|m| m.foresight.configure(now, &limits.prefetch));
+                self.limits = limits;
             }
             Command::Trim { model, blocks, reply } => {
                 let trimmed = self.find(&model).map(|model| self.models[model].trim(blocks));

@@ -1,9 +1,9 @@
 //! A model that is served: its bundle, its arena of pool memory, its sessions.
 
 use super::{
-    Effect, EngineError, Limits, MemberId, Membership, ModelStatus, Peer, PoolStatus,
-    PrefetchStatus, SessionStatus,
-    answers::{Answers, Ended},
+    Effect, EngineError, EventKind, Limits, MemberId, Membership, ModelStatus, Peer, PoolStatus,
+    PrefetchStatus, Serving, SessionStatus,
+    answers::Answers,
     check_name,
     clock::Clock,
     foresight::{Counts, Foresight},
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     bundle::Bundle,
     config::{PrefetchConfig, StorageConfig},
-    device::{MAX_SESSIONS, Pool, SessionEntry, SharedIndex},
+    device::{MAX_SESSIONS, Pool, Roster, SessionEntry, SharedIndex},
     residency::Residency,
     storage::{self, BlockFile, Resources},
     units::{BlockIndex, TaskIndex},
@@ -35,6 +35,8 @@ pub struct Model {
     pub(super) file: Arc<BlockFile>,
     /// The bundle's index, for clients.
     index: SharedIndex,
+    /// The sessions' names, for a daemon that comes after this one.
+    pub(super) roster: Roster,
     pub(super) pool: Pool,
     pub(super) residency: Residency,
     pub(super) reads: Reads,
@@ -53,8 +55,8 @@ pub struct Model {
     pub(super) read_again: u64,
     /// Blocks that did not match their checksum when they were read.
     pub(super) mismatched: u64,
-    /// Switches that have ended and are not logged yet.
-    pub(super) ended: Vec<Ended>,
+    /// What has happened and nobody was told yet.
+    pub(super) events: Vec<EventKind>,
     /// A list that the next switch uses, so that it need not get memory for one.
     pub(super) no_callers: Vec<Caller>,
 }
@@ -83,18 +85,22 @@ impl Model {
     pub(super) fn new(
         file: Arc<BlockFile>,
         index: SharedIndex,
+        roster: Roster,
         pool: Pool,
         residency: Residency,
     ) -> Self {
         let mut sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| None).collect();
         let shelf = Shelf::new(residency.bundle());
         let outlook = Outlook::new(shelf.fresh());
-        sessions[0] =
-            SessionEntry::new(0).map(|entry| Session::new(DEFAULT_SESSION, entry, outlook));
+        sessions[0] = SessionEntry::new(0).map(|entry| {
+            roster.note(entry, Some(DEFAULT_SESSION));
+            Session::new(DEFAULT_SESSION, entry, outlook)
+        });
         let request_bytes = residency.bundle().meta().layout.request_bytes;
         Self {
             file,
             index,
+            roster,
             pool,
             residency,
             reads: Reads::default(),
@@ -107,7 +113,7 @@ impl Model {
             request_bytes,
             read_again: 0,
             mismatched: 0,
-            ended: Vec::new(),
+            events: Vec::new(),
             no_callers: Vec::new(),
         }
     }
@@ -186,7 +192,9 @@ impl Model {
         let entry = SessionEntry::new(place as u32).ok_or(full)?;
         let session = Session::new(name, entry, self.shelf.take(name));
         self.residency.table().publish(entry, session.active);
+        self.roster.note(entry, Some(name));
         let status = self.session_status(now, &session);
+        self.events.push(EventKind::Opened { session: session.name.clone() });
         self.sessions[place] = Some(session);
         Ok(status)
     }
@@ -216,8 +224,10 @@ impl Model {
             if let Some(task) = session.active.task {
                 self.residency.unpin(task);
             }
+            self.roster.note(entry, None);
             self.residency.table().publish(entry, Session::START);
             self.answers.forget(&session.name);
+            self.events.push(EventKind::Closed { session: session.name.clone() });
             self.shelf.put(&session.name, session.outlook);
         }
         Ok(())
@@ -238,9 +248,13 @@ impl Model {
         let table = duplicate(self.residency.table())?;
         let index = duplicate(&self.index)?;
         let Some(session) = self.session(entry) else { return Err(EngineError::Stopped) };
+        let name = session.name.clone();
         let (cell, doorbell) = session.join(member, peer, limit)?;
         match duplicate(cell) {
-            Ok(cell) => Ok(Membership { member, entry, pool, table, index, cell, doorbell }),
+            Ok(cell) => {
+                self.events.push(EventKind::Attached { session: name, peer });
+                Ok(Membership { member, entry, pool, table, index, cell, doorbell })
+            }
             Err(error) => {
                 session.leave(member);
                 Err(error)
@@ -249,7 +263,12 @@ impl Model {
     }
 
     pub(super) fn detach(&mut self, member: MemberId) {
-        self.sessions.iter_mut().flatten().for_each(|session| session.leave(member));
+        for session in self.sessions.iter_mut().flatten() {
+            let gone = session.leave(member);
+            let session = &session.name;
+            let detached = |peer| EventKind::Detached { session: session.clone(), peer };
+            self.events.extend(gone.map(detached));
+        }
     }
 
     pub(super) fn trim(&mut self, blocks: usize) -> usize {
@@ -265,8 +284,9 @@ impl Model {
     /// Lets go of old generations that no client reads any more.
     pub(super) fn settle_leases(&mut self, cx: &Context<'_>) {
         for session in self.sessions.iter_mut().flatten() {
-            let patience = cx.limits.lease_patience;
-            session.settle(cx.now, patience, |task| self.residency.unpin(task));
+            let (patience, residency) = (cx.limits.lease_patience, &mut self.residency);
+            let revoked = session.settle(cx.now, patience, |task| residency.unpin(task));
+            self.events.extend(revoked);
         }
     }
 
@@ -287,6 +307,15 @@ impl Model {
             direct_io: self.file.direct(),
             prefetch: self.prefetch_status(),
         }
+    }
+
+    /// What the sessions serve.
+    pub(super) fn serving(&self) -> impl Iterator<Item = Serving> {
+        self.open_sessions().map(|session| Serving {
+            bundle: self.bundle().clone(),
+            session: session.name.clone(),
+            task: session.active.task,
+        })
     }
 
     /// The pool's state.

@@ -1,6 +1,6 @@
 //! A switch on its way. What moves it on is `switch`'s business.
 
-use super::{Reply, SwitchReport};
+use super::{Reply, SwitchReport, TraceContext};
 use crate::{device::SessionEntry, units::TaskIndex};
 use std::{collections::VecDeque, time::Duration};
 
@@ -8,6 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 pub(super) struct Pending {
     pub(super) task: TaskIndex,
     pub(super) request_id: Option<String>,
+    pub(super) trace: Option<TraceContext>,
     /// The caller, and those who repeated its request; never none.
     pub(super) callers: Vec<Caller>,
     pub(super) arrived: Duration,

@@ -2,7 +2,7 @@
 //! loaded, and for as long as was asked; but a switch that needs their room gets it.
 
 use super::{
-    EngineError, PrepareCommand, PrepareReport, Reply, check_name,
+    EngineError, EventKind, PrepareCommand, PrepareReport, Reply, check_name,
     model::{Context, Model},
 };
 use crate::units::TaskIndex;
@@ -106,7 +106,7 @@ impl Model {
             return;
         }
         let bundle = self.bundle().clone();
-        let Self { residency, foresight, preparations, .. } = self;
+        let Self { residency, foresight, preparations, events, .. } = self;
         preparations.retain_mut(|held| {
             let needed = bundle.task(held.task).blocks as usize;
             let is_there = residency.missing(held.task) == 0;
@@ -119,8 +119,9 @@ impl Model {
                 if is_there {
                     held.held_until = held.held_until.max(now.saturating_add(hold));
                 }
-                let late = EngineError::DeadlineExceeded;
-                let _ = reply.send(if is_there { Ok(report) } else { Err(late) });
+                let result = if is_there { Ok(report) } else { Err(EngineError::DeadlineExceeded) };
+                let _ = reply.send(result.clone());
+                events.push(EventKind::Prepared { task: held.task, result });
             }
             let stays = !held.waiting.is_empty() || held.held_until > now;
             if !stays {
@@ -144,6 +145,7 @@ impl Model {
             self.residency.unpin(task);
             for waiter in waiting {
                 let _ = waiter.reply.send(Err(error.clone()));
+                self.events.push(EventKind::Prepared { task, result: Err(error.clone()) });
             }
         }
         any

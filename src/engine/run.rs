@@ -1,15 +1,22 @@
 //! The engine at work: the loop that feeds it, and the threads that do what it asks for.
 
-use super::{Action, Clock, Command, Effect, Ended, Engine, EngineError, Model, Reply, Verify};
+use super::{
+    Action, Clock, Command, Effect, Engine, EngineError, Event, Model, Reply, Serving, Verify,
+};
 use crate::{
     config::StorageConfig,
     storage::{
-        self, Backend, Completion, CounterValues, Counters, ReadError, Sink, Started, Storage,
+        self, Backend, Beat, Completion, CounterValues, Counters, Pulse, ReadError, Sink, Started,
+        Storage,
     },
 };
 use std::{
     io,
-    sync::{Arc, mpsc as threads},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc as threads,
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -23,8 +30,11 @@ use tokio::{
 /// Commands that may wait to be taken up. More are refused at once, not queued.
 const COMMAND_QUEUE: usize = 1024;
 
-/// How long a switch's line may wait for those of others.
-const LOG_DELAY: Duration = Duration::from_millis(10);
+/// Events that may wait to be told.
+const EVENT_QUEUE: usize = 4096;
+
+/// What the thread is called that verifies.
+const VERIFIER: &str = "verify";
 
 /// Sends commands to the engine.
 #[derive(Clone, Debug)]
@@ -32,6 +42,7 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     /// By model.
     storage: Arc<[AtWork]>,
+    verifier: Pulse,
 }
 
 /// A model's storage, seen from elsewhere.
@@ -41,6 +52,7 @@ struct AtWork {
     backend: Backend,
     fallback: Option<Arc<str>>,
     counters: Arc<Counters>,
+    threads: Vec<Pulse>,
 }
 
 /// The state of a model's storage.
@@ -60,6 +72,50 @@ pub enum RunError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit on processes (LimitNPROC=)")]
     Thread(#[from] io::Error),
+}
+
+/// Where events go. The engine waits for nobody: what does not fit is counted and dropped.
+pub struct EventSink {
+    queue: mpsc::Sender<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Where events come out.
+pub struct EventSource {
+    queue: mpsc::Receiver<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+/// A way for events from the engine to whoever tells them.
+pub fn events() -> (EventSink, EventSource) {
+    let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
+    let lost = Arc::new(AtomicU64::new(0));
+    (EventSink { queue: sender, lost: lost.clone() }, EventSource { queue: receiver, lost })
+}
+
+impl EventSink {
+    fn put(&self, event: Event) {
+        if self.queue.try_send(event).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl EventSource {
+    /// Waits for an event; there is none any more once the engine has ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.queue.recv().await
+    }
+
+    /// An event that is there already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.queue.try_recv().ok()
+    }
+
+    /// How many were dropped since this was asked last.
+    pub fn lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// What [`run`] needs besides the engine.
@@ -95,9 +151,34 @@ impl Handle {
     /// Tells the state of a model's storage.
     pub fn storage(&self, model: &str) -> Option<StorageStatus> {
         let at_work = self.storage.iter().find(|at_work| at_work.model == model)?;
-        let AtWork { backend, fallback, counters, model: _ } = at_work;
+        let AtWork { backend, fallback, counters, model: _, threads: _ } = at_work;
         let (backend, fallback, counters) = (*backend, fallback.clone(), counters.values());
         Some(StorageStatus { backend, fallback, counters })
+    }
+
+    /// Tells what is served. Where other commands are refused because too many wait, this one
+    /// waits for its turn: who asks may want to know whether it comes at all.
+    pub async fn serving(&self) -> Result<Vec<Serving>, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Serving { reply }).await;
+        answer.await.unwrap_or(Err(EngineError::Stopped))
+    }
+
+    /// Asks all threads that read and verify to come round.
+    pub fn ask_threads(&self) {
+        let reading = self.storage.iter().flat_map(|at_work| &at_work.threads);
+        reading.chain([&self.verifier]).for_each(Pulse::ask);
+    }
+
+    /// The name of a thread that has not come round since it was asked, if there is one.
+    pub fn silent_thread(&self) -> Option<String> {
+        let silent = |threads: &[Pulse]| threads.iter().find(|thread| !thread.is_there()).cloned();
+        let of_model = |at_work: &AtWork| {
+            let thread = silent(&at_work.threads)?;
+            Some(format!("{} of model `{}`", thread.name(), at_work.model))
+        };
+        let reading = self.storage.iter().find_map(of_model);
+        reading.or_else(|| (!self.verifier.is_there()).then(|| self.verifier.name().to_owned()))
     }
 }
 
@@ -128,11 +209,13 @@ impl Runtime {
                 backend: started.backend(),
                 fallback: fallback.map(Arc::from),
                 counters: started.counters(),
+                threads: started.pulses(),
             });
             storage.push(started);
         }
         let verifier = Verifier::start(results_in.clone())?;
-        let handle = Handle { commands: sender, storage: at_work.into() };
+        let handle =
+            Handle { commands: sender, storage: at_work.into(), verifier: verifier.pulse() };
         Ok((handle, Self { commands, results, results_in, storage, verifier }))
     }
 }
@@ -149,29 +232,13 @@ fn tell(model: &str, started: &Started) {
     }
 }
 
-/// Feeds the engine until it is drained or nobody holds its handle any more.
-pub async fn run(mut engine: Engine, mut runtime: Runtime, clock: Arc<dyn Clock>) {
-    let (ended, lines) = mpsc::channel(COMMAND_QUEUE);
-    tokio::join!(feed(&mut engine, &mut runtime, &*clock, ended), log(lines));
-}
-
-/// Logs switches, several together. Writing a line wakes a thread, which on a small machine takes
-/// the processor from the very caller that waits for its answer.
-async fn log(mut ended: mpsc::Receiver<Ended>) {
-    while let Some(switch) = ended.recv().await {
-        sleep(LOG_DELAY).await;
-        switch.log();
-        while let Ok(switch) = ended.try_recv() {
-            switch.log();
-        }
-    }
-}
-
-async fn feed(
-    engine: &mut Engine,
-    runtime: &mut Runtime,
-    clock: &dyn Clock,
-    ended: mpsc::Sender<Ended>,
+/// Feeds the engine until it is drained or nobody holds its handle any more. What happens goes to
+/// `events`; what does not fit there is dropped.
+pub async fn run(
+    mut engine: Engine,
+    mut runtime: Runtime,
+    clock: Arc<dyn Clock>,
+    events: EventSink,
 ) {
     while !engine.is_drained() {
         let tick = engine.next_tick().map(|at| at.saturating_sub(clock.now()));
@@ -187,14 +254,7 @@ async fn feed(
         for effect in engine.apply(action) {
             runtime.carry_out(effect);
         }
-        for switch in engine.ended() {
-            if switch.failed() {
-                switch.log();
-            } else {
-                // Lines that nobody gets to write are dropped, as the log itself does.
-                let _ = ended.try_send(switch);
-            }
-        }
+        engine.events().for_each(|event| events.put(event));
     }
 }
 
@@ -221,28 +281,43 @@ impl Runtime {
 
 /// The thread that verifies blocks.
 struct Verifier {
-    jobs: Option<threads::Sender<Verify>>,
+    /// The one that is not weak. What comes in the place of a job is only to wake the thread.
+    jobs: Option<Arc<threads::Sender<Option<Verify>>>>,
+    beat: Arc<Beat>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Verifier {
     fn start(results: mpsc::UnboundedSender<Action>) -> io::Result<Self> {
-        let (jobs, queue) = threads::channel::<Verify>();
+        let (jobs, queue) = threads::channel::<Option<Verify>>();
+        let beat = Arc::new(Beat::default());
+        let own = beat.clone();
         let work = move || {
             while let Ok(job) = queue.recv() {
+                own.answer();
+                let Some(job) = job else { continue };
                 if results.send(Action::Verified(job.run())).is_err() {
                     return;
                 }
             }
         };
-        let thread = thread::Builder::new().name("verify".into()).spawn(work)?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        let thread = thread::Builder::new().name(VERIFIER.into()).spawn(work)?;
+        Ok(Self { jobs: Some(Arc::new(jobs)), beat, thread: Some(thread) })
+    }
+
+    fn pulse(&self) -> Pulse {
+        let jobs = self.jobs.as_ref().map(Arc::downgrade).unwrap_or_default();
+        Pulse::new(VERIFIER, self.beat.clone(), move || {
+            if let Some(jobs) = jobs.upgrade() {
+                let _ = jobs.send(None);
+            }
+        })
     }
 
     fn submit(&self, job: Verify) {
         if let Some(jobs) = &self.jobs {
             // It ends only with its results' receiver, which is this loop.
-            let _ = jobs.send(job);
+            let _ = jobs.send(Some(job));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A session: its active task, the clients that read it, and old generations that leases hold.
 
 use super::{
-    EngineError, LeaseStatus, Likely, MemberId, Peer, SessionStatus, outlook::Outlook,
+    EngineError, EventKind, LeaseStatus, Likely, MemberId, Peer, SessionStatus, outlook::Outlook,
     pending::Pending,
 };
 use crate::{
@@ -54,10 +54,7 @@ struct Member {
 }
 
 impl Member {
-    fn revoke(&self, session: &str, generation: Generation) {
-        let Peer { pid, uid } = self.peer;
-        let what = "lease revoked: it lasted too long";
-        tracing::warn!(session, pid, uid, generation = generation.0, "{what}");
+    fn revoke(&self, generation: Generation) {
         self.cell.revoke(generation);
         self.doorbell.ring();
     }
@@ -93,10 +90,12 @@ impl Session {
         Ok((&self.members[self.members.len() - 1].cell, bell))
     }
 
-    pub(super) fn leave(&mut self, id: MemberId) {
-        for gone in self.members.extract_if(.., |member| member.id == id) {
-            gone.cell.end();
-        }
+    /// Lets a client go, and tells who it was, if it was one of this session's.
+    pub(super) fn leave(&mut self, id: MemberId) -> Option<Peer> {
+        let place = self.members.iter().position(|member| member.id == id)?;
+        let gone = self.members.remove(place);
+        gone.cell.end();
+        Some(gone.peer)
     }
 
     pub(super) fn clients(&self) -> usize {
@@ -114,14 +113,15 @@ impl Session {
     }
 
     /// Lets go of old generations that no client reads any more, and tells their tasks. Readers that
-    /// take longer than `patience` are told so, once.
+    /// take longer than `patience` are told so, once; the events say who they are.
     pub(super) fn settle(
         &mut self,
         now: Duration,
         patience: Duration,
         mut over: impl FnMut(TaskIndex),
-    ) {
+    ) -> Vec<EventKind> {
         let (members, name) = (&self.members, &self.name);
+        let mut events = Vec::new();
         self.draining.retain_mut(|draining| {
             let generation = draining.old.generation;
             let mut readers = members.iter().filter(|member| member.leases(generation)).peekable();
@@ -131,10 +131,15 @@ impl Session {
             }
             if !draining.revoked && now.saturating_sub(draining.since) >= patience {
                 draining.revoked = true;
-                readers.for_each(|member| member.revoke(name, generation));
+                for member in readers {
+                    member.revoke(generation);
+                    let (session, peer, task) = (name.clone(), member.peer, draining.old.task);
+                    events.push(EventKind::Revoked { session, peer, generation, task });
+                }
             }
             true
         });
+        events
     }
 
     /// When leases on old generations are to be looked at next: the longer the latest lasts, the less

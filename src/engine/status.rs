@@ -1,8 +1,12 @@
 //! The engine's state, as told to operators.
 
 use super::Peer;
-use crate::{residency::SlotCounts, units::Generation};
-use std::time::Duration;
+use crate::{
+    bundle::Bundle,
+    residency::SlotCounts,
+    units::{Generation, TaskIndex},
+};
+use std::{sync::Arc, time::Duration};
 
 /// A model's state.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,4 +131,29 @@ pub struct LeaseStatus {
     pub superseded_for: Duration,
     /// Whether it lasted too long and was revoked.
     pub revoked: bool,
+}
+
+/// What a session serves, in few words: telling it costs the engine next to nothing.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    pub(super) bundle: Arc<Bundle>,
+    pub(super) session: Arc<str>,
+    pub(super) task: Option<TaskIndex>,
+}
+
+impl Serving {
+    /// The model.
+    pub fn model(&self) -> &str {
+        self.bundle.model()
+    }
+
+    /// The session.
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// The active task, if there is one.
+    pub fn task(&self) -> Option<&str> {
+        self.task.map(|task| &*self.bundle.task(task).name)
+    }
 }

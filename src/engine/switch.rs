@@ -11,8 +11,8 @@
 //! A switch in place (`in_place`) may have to give the old task up first.
 
 use super::{
-    EngineError, Outcome, Reply, SwitchCommand, SwitchReport, SwitchTiming,
-    answers::{Answer, Ended, SwitchResult},
+    EngineError, EventKind, Outcome, Reply, SwitchCommand, SwitchEnd, SwitchReport, SwitchTiming,
+    answers::{Answer, SwitchResult},
     check_name,
     loading::NoRoomNow,
     model::{Context, Model},
@@ -80,10 +80,18 @@ impl Model {
         let mut callers = std::mem::take(&mut self.no_callers);
         callers.push(Caller { reply, deadline });
         if let Some(session) = self.session(entry) {
-            let SwitchCommand { request_id, arrived, in_place, .. } = command;
+            let SwitchCommand { request_id, arrived, in_place, trace, .. } = command;
             let (given_up, load) = (None, None);
-            session.pending =
-                Some(Pending { task, request_id, callers, arrived, in_place, given_up, load });
+            session.pending = Some(Pending {
+                task,
+                request_id,
+                trace,
+                callers,
+                arrived,
+                in_place,
+                given_up,
+                load,
+            });
         }
         self.start(cx, entry);
     }
@@ -191,8 +199,8 @@ impl Model {
                 ..SwitchTiming::default()
             },
         };
-        let name = session.name.clone();
-        self.answer(&name, pending, &Ok(report));
+        let (name, from) = (session.name.clone(), session.active.task);
+        self.answer(name, from, pending, Ok(report));
     }
 
     /// Lets a switch wait if what takes its room now is on its way out; else refuses it.
@@ -250,6 +258,7 @@ impl Model {
         let Some(pending) = session.pending.take() else { return };
         let Some(load) = &pending.load else { return };
         let begun = cx.clock.now();
+        let from = session.active.task.or(pending.given_up);
         let generation = self.serve(cx.now, entry, Some(pending.task));
         let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
         let prefetched = self.residency.use_ahead(pending.task);
@@ -283,7 +292,7 @@ impl Model {
             },
         };
         let name = session.name.clone();
-        self.answer(&name, pending, &Ok(report));
+        self.answer(name, from, pending, Ok(report));
     }
 
     /// Changes what a session serves. The pin of the task that was active passes to its last
@@ -328,22 +337,28 @@ impl Model {
         } else {
             EngineError::Emptied(Box::new(error.clone()))
         };
-        self.answer(&name, pending, &Err(error));
+        let from = self.session(entry).and_then(|session| session.active.task);
+        self.answer(name, from, pending, Err(error));
     }
 
-    fn answer(&mut self, session: &Arc<str>, pending: Pending, result: &SwitchResult) {
-        let mut callers = pending.callers;
+    fn answer(
+        &mut self,
+        session: Arc<str>,
+        from: Option<TaskIndex>,
+        pending: Pending,
+        result: SwitchResult,
+    ) {
+        let Pending { task, request_id, trace, mut callers, .. } = pending;
         for caller in callers.drain(..) {
             // The switch is done whether or not its caller still waits.
             let _ = caller.reply.send(result.clone());
         }
         self.no_callers = callers;
-        let (bundle, task) = (self.bundle().clone(), pending.task);
-        let (session, result) = (session.clone(), result.clone());
-        if let Some(id) = pending.request_id {
-            self.answers.put(&session, &id, Answer { task, result: Some(result.clone()) });
+        if let Some(id) = &request_id {
+            self.answers.put(&session, id, Answer { task, result: Some(result.clone()) });
         }
-        self.ended.push(Ended { bundle, session, task, result });
+        let end = SwitchEnd { session, from, task, request_id, trace, result };
+        self.events.push(EventKind::Switch(end));
     }
 
     /// Answers callers whose deadline has come, and ends switches that nobody waits for any more.

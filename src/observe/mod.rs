@@ -1,36 +1,41 @@
-//! What people see of the daemon: log lines, for now. Metrics and events come in beside them.
+//! What people see of the daemon: log lines, metrics, events, and a page with its state.
 //!
-//! Lines are written by a thread of their own, through a queue that drops what does not fit: a
-//! reader of the log that has stopped reading must not stop the daemon.
+//! Everything here hangs on the engine's events and on what it tells when asked; nothing here changes
+//! what it does, and it waits for nothing here. Of all the daemon, this alone looks at the time of
+//! day, and only to tell it to people.
 
-use crate::config::{LogConfig, LogFormat};
-use std::io;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{
-    Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
-};
+mod convert;
+mod errors;
+mod history;
+mod http;
+mod hub;
+mod lines;
+mod log;
+mod metrics;
+mod view;
+mod wall;
 
-/// Lines that may wait to be written.
-const QUEUED_LINES: usize = 4096;
+pub use errors::{refusal, status};
+pub use http::serve as serve_http;
+pub use hub::{Hub, Watcher};
+pub use log::{LogGuard, log_to};
+pub use view::View;
 
-/// Writes what is queued when it is dropped, as far as that can be done within a second.
-#[must_use = "without it, nothing is written"]
-pub struct LogGuard(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
+use crate::engine::{Clock, Handle};
+use std::sync::Arc;
 
-/// Sends log lines there from now on. A second call changes nothing.
-pub fn log_to(to: impl io::Write + Send + 'static, config: &LogConfig) -> LogGuard {
-    // The configuration has checked the filter.
-    let filter: Targets = config.filter.parse().unwrap_or_default();
-    let (queue, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(QUEUED_LINES)
-        .thread_name("log")
-        .finish(to);
-    let lines = fmt::layer().with_writer(queue);
-    let lines = match config.format {
-        LogFormat::Text => lines.with_ansi(false).boxed(),
-        LogFormat::Json => lines.json().boxed(),
-    };
-    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
-    LogGuard(guard)
+/// What there is to see.
+#[derive(Clone)]
+pub struct Observed {
+    /// What happens.
+    pub hub: Arc<Hub>,
+    /// What is.
+    pub view: Arc<View>,
+}
+
+impl Observed {
+    /// A daemon that is ready now, does not serve yet, and of which nothing was told.
+    pub fn new(engine: Handle, clock: Arc<dyn Clock>) -> Self {
+        Self { hub: Hub::new(clock.clone()), view: Arc::new(View::new(engine, clock)) }
+    }
 }

@@ -18,6 +18,8 @@ const BACKED_BY: [f64; MAX_ORDER + 1] = [2.0, 1.0, 0.5, 0.5, 0.5];
 const FORGOTTEN: f32 = 1e-3;
 /// One for each length of history, from none on, and each speed.
 pub(super) const EXPERTS: usize = (MAX_ORDER + 1) * RATES.len();
+/// The expert that goes by the last task alone, and forgets slowly.
+pub(super) const FIRST_ORDER: usize = RATES.len();
 
 /// Counts by history.
 #[derive(Clone, Debug)]

@@ -29,6 +29,11 @@ impl Ahead {
         self.wasted
     }
 
+    /// Whether a block waits to be used.
+    pub fn contains(&self, block: BlockIndex) -> bool {
+        self.blocks[block.index()]
+    }
+
     pub(super) fn insert(&mut self, block: BlockIndex) {
         if !self.blocks.put(block.index()) {
             self.waiting += 1;

@@ -124,6 +124,11 @@ impl Residency {
         self.missing.owners(block) & self.pinned != 0
     }
 
+    /// The tasks that need a block, a bit for each.
+    pub fn tasks_of(&self, block: BlockIndex) -> u64 {
+        self.missing.owners(block)
+    }
+
     /// How many hold a task.
     pub fn pins(&self, task: TaskIndex) -> usize {
         self.pins[task.index()] as usize

@@ -8,6 +8,7 @@ mod counters;
 mod file;
 mod measure;
 mod preadv;
+mod pulse;
 mod queue;
 mod start;
 mod uring;
@@ -16,6 +17,7 @@ pub use counters::{CounterValues, Counters};
 pub use file::{BlockFile, in_memory};
 pub use measure::request_bytes;
 pub use preadv::Preadv;
+pub use pulse::{Beat, Pulse};
 pub use start::{Resources, Started, carry_out, start};
 pub use uring::{Unavailable, Uring};
 
@@ -119,6 +121,9 @@ pub trait Storage: Send {
 
     /// What it has met so far.
     fn counters(&self) -> Arc<Counters>;
+
+    /// Its threads, for whoever wants to know whether they still come round.
+    fn pulses(&self) -> Vec<Pulse>;
 }
 
 /// Receives completions; it must not block.

@@ -1,7 +1,9 @@
 //! Reads by blocking `preadv` calls on a few threads. Works wherever files can be read; `uring` is
 //! faster where the kernel allows it.
 
-use super::{Backend, Completion, Counters, Read, Sink, Storage, file::Scratch, queue::Queue};
+use super::{
+    Backend, Beat, Completion, Counters, Pulse, Read, Sink, Storage, file::Scratch, queue::Queue,
+};
 use std::{
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -12,7 +14,7 @@ use std::{
 /// is still queued.
 pub struct Preadv {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<(Arc<Beat>, JoinHandle<()>)>,
 }
 
 struct Shared {
@@ -28,9 +30,9 @@ impl Preadv {
         let shared = Arc::new(Shared { queue, work: Condvar::new(), counters: Arc::default() });
         let mut pool = Self { shared, threads: Vec::new() };
         for number in 0..threads.max(1) {
-            let (shared, sink) = (pool.shared.clone(), sink.clone());
-            let thread = thread::Builder::new().name(format!("read-{number}"));
-            pool.threads.push(thread.spawn(move || work(&shared, &sink))?);
+            let (shared, sink, beat) = (pool.shared.clone(), sink.clone(), Arc::<Beat>::default());
+            let (thread, own) = (thread::Builder::new().name(name(number)), beat.clone());
+            pool.threads.push((beat, thread.spawn(move || work(&shared, &own, &sink))?));
         }
         Ok(pool)
     }
@@ -50,13 +52,21 @@ impl Storage for Preadv {
     fn counters(&self) -> Arc<Counters> {
         self.shared.counters.clone()
     }
+
+    fn pulses(&self) -> Vec<Pulse> {
+        let pulse = |(number, (beat, _)): (usize, &(Arc<Beat>, _))| {
+            let shared = self.shared.clone();
+            Pulse::new(name(number), beat.clone(), move || shared.wake_all())
+        };
+        self.threads.iter().enumerate().map(pulse).collect()
+    }
 }
 
 impl Drop for Preadv {
     fn drop(&mut self) {
         self.shared.lock().stop();
         self.shared.work.notify_all();
-        for thread in self.threads.drain(..) {
+        for (_, thread) in self.threads.drain(..) {
             // A thread that panicked has said so already.
             let _ = thread.join();
         }
@@ -69,10 +79,18 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes every thread that waits look again. One that has looked and does not wait yet has the
+    /// lock.
+    fn wake_all(&self) {
+        drop(self.lock());
+        self.work.notify_all();
+    }
+
     /// Waits for a read; `None` once the pool has stopped.
-    fn next(&self) -> Option<Read> {
+    fn next(&self, beat: &Beat) -> Option<Read> {
         let mut queue = self.lock();
         loop {
+            beat.answer();
             if queue.has_stopped() {
                 return None;
             }
@@ -84,10 +102,14 @@ impl Shared {
     }
 }
 
-fn work(shared: &Shared, sink: &Sink) {
+fn name(number: usize) -> String {
+    format!("read-{number}")
+}
+
+fn work(shared: &Shared, beat: &Beat, sink: &Sink) {
     let mut scratch = Scratch::default();
-    while let Some(mut read) = shared.next() {
-        let result = read.carry_out(&mut scratch);
+    while let Some(mut read) = shared.next(beat) {
+        let result = beat.in_kernel(|| read.carry_out(&mut scratch));
         shared.counters.ended(read.len(), &result);
         shared.lock().ended(read.priority);
         // The next read ahead may have waited for this one.

@@ -73,7 +73,8 @@ impl Daemon {
         Self::spawn_by(program(), folder)
     }
 
-    fn spawn_by(mut program: Command, folder: TempDir) -> Self {
+    /// The same, run by another command.
+    pub(crate) fn spawn_by(mut program: Command, folder: TempDir) -> Self {
         let mut child = program
             .args(["serve", "--config"])
             .arg(folder.path().join("synchromesh.yaml"))

@@ -19,7 +19,7 @@ use std::{
 };
 use synchromesh::{
     device::Window,
-    storage::{Backend, Completion, Counters, Read, ReadError, Sink, Started, Storage},
+    storage::{Backend, Completion, Counters, Pulse, Read, ReadError, Sink, Started, Storage},
     units::{BlockIndex, SlotId},
 };
 use tokio::sync::watch;
@@ -162,6 +162,10 @@ impl Storage for Faulty {
 
     fn counters(&self) -> Arc<Counters> {
         self.inner.counters()
+    }
+
+    fn pulses(&self) -> Vec<Pulse> {
+        self.inner.pulses()
     }
 }
 

@@ -15,8 +15,8 @@ use std::{
 use synchromesh::{
     device::Window,
     engine::{
-        Action, Clock, Command, Effect, Engine, EngineError, Limits, Membership, Model, ModelSpec,
-        ModelStatus, Peer, Reply, SwitchCommand, SwitchReport, Target, Verify,
+        Action, Clock, Command, Effect, Engine, EngineError, EventKind, Limits, Membership, Model,
+        ModelSpec, ModelStatus, Peer, Reply, SwitchCommand, SwitchReport, Target, Verify,
     },
     storage::{Completion, Read, ReadError},
     units::{BlockIndex, SlotId},
@@ -56,6 +56,9 @@ impl SimClock {
         self.takes.store(takes.as_nanos() as u64, Ordering::Relaxed);
     }
 }
+
+/// Events that are kept.
+const EVENTS: usize = 64;
 
 /// What becomes of the read of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,8 @@ pub(crate) struct Rig {
     pub(crate) broken: BTreeMap<(usize, BlockIndex), Fate>,
     /// Blocks asked for, with their model, in order.
     pub(crate) asked: Vec<(usize, BlockIndex)>,
+    /// The latest events.
+    pub(crate) events: Vec<EventKind>,
 }
 
 impl Rig {
@@ -126,6 +131,7 @@ impl Rig {
             verifies: Vec::new(),
             broken: BTreeMap::new(),
             asked: Vec::new(),
+            events: Vec::new(),
         }
     }
 
@@ -140,7 +146,8 @@ impl Rig {
                 Effect::Verify(verify) => self.verifies.push(verify),
             }
         }
-        self.engine.ended().for_each(drop);
+        self.events.extend(self.engine.events().map(|event| event.kind));
+        self.events.drain(..self.events.len().saturating_sub(EVENTS));
         for model in 0..self.contents.len() {
             let under_way = self.reads.iter().filter(|read| read.model == model).count();
             assert!(under_way <= self.limits.reads_in_flight, "no more reads than allowed");
@@ -277,6 +284,7 @@ impl Rig {
             arrived: self.now(),
             deadline: None,
             in_place: false,
+            trace: None,
         }
     }
 

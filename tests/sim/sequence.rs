@@ -275,6 +275,7 @@ impl<'a> Sequence<'a> {
             arrived: now,
             deadline,
             in_place: self.rng.f64() < self.in_place,
+            trace: None,
         }
     }
 

@@ -23,7 +23,7 @@ use synchromesh::{
     config::{PrefetchConfig, StorageBackend, StorageConfig},
     engine::{
         Clock, Command, Engine, EngineError, Handle, Limits, Model, ModelSpec, ModelStatus,
-        Outcome, Peer, Reply, Runtime, SwitchCommand, SwitchReport, Target, run,
+        Outcome, Peer, Reply, Runtime, SwitchCommand, SwitchReport, Target, events, run,
     },
     residency::SlotCounts,
     storage::{Backend, BlockFile, start},
@@ -118,7 +118,7 @@ impl Rig {
         let clock = Arc::new(TestClock::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let state = Engine::new(models, LIMITS, clock.clone());
-        let engine_loop = runtime.spawn(run(state, at_work, clock.clone()));
+        let engine_loop = runtime.spawn(run(state, at_work, clock.clone(), events().0));
         let target = Target::default();
         let peer = Peer { pid: 7, uid: 1000 };
         let membership = engine.ask(|reply| Command::Attach { target, peer, reply });
@@ -160,6 +160,7 @@ impl Rig {
             arrived: now,
             deadline: wait.map(|wait| now + wait),
             in_place: false,
+            trace: None,
         };
         let (reply, answer) = oneshot::channel();
         self.until(self.engine.tell(Command::Switch(command, reply)));

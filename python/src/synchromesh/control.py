@@ -9,7 +9,7 @@ Not here: the weights, see `Attachment`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Callable
 
@@ -84,6 +84,19 @@ class Control:
         request = messages.GetStatusRequest(**fields)
         response: messages.GetStatusResponse = self._call(self._stub.GetStatus, request, timeout)
         return response
+
+    def events(self, *, timeout: float | None = None, **fields: Any) -> Generator[messages.Event, None, None]:
+        """What happens, as it happens. Fields: WatchEventsRequest.
+
+        It ends when the daemon stops, and raises `ControlError` if the connection breaks. `timeout` (seconds) bounds
+        all of it; without one nothing does. To go on after a break, give `after`.
+        """
+        request = messages.WatchEventsRequest(**fields)
+        try:
+            for batch in self._stub.WatchEvents(request, timeout=timeout):
+                yield from batch.events
+        except grpc.RpcError as error:
+            raise ControlError(error) from error
 
     def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
         try:

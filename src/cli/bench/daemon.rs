@@ -4,11 +4,13 @@ use crate::{
     cli::failure::Failure,
     client,
     config::{Peers, PrefetchConfig, StorageConfig},
-    control::Server,
+    control::{Server, listen_at},
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
-        StorageStatus, run,
+        StorageStatus, events, run,
     },
+    gate::Gate,
+    observe::Observed,
     proto::{self, task_service_client::TaskServiceClient},
 };
 use std::{
@@ -106,14 +108,18 @@ fn serve(
             prefetch: PrefetchConfig::OFF,
         };
         let state = Engine::new(models, limits, clock.clone());
-        let server =
-            Server::new(engine.clone(), clock.clone(), Peers::default(), false, CONNECTIONS).await;
+        let observed = Observed::new(engine.clone(), clock.clone());
+        let (sink, source) = events();
+        tokio::spawn(observed.hub.clone().run(source));
+        let gate = Gate::new(Peers::default(), CONNECTIONS);
+        let server = Server::new(engine.clone(), clock.clone(), observed, gate, false).await;
         let mut server = server.map_err(Failure::failed)?;
+        let socket = listen_at(socket).map_err(Failure::failed)?;
         server.serve_unix(socket).map_err(Failure::failed)?;
         server.set_serving(true).await;
         // Who does not wait any more has failed.
         let _ = ready.send(Ok(engine));
-        run(state, threads, clock).await;
+        run(state, threads, clock, sink).await;
         Ok(())
     })
 }

@@ -137,7 +137,7 @@ impl<'a> Simulation<'a> {
             }
         }
         // Nobody logs them here.
-        self.engine.ended().for_each(drop);
+        self.engine.events().for_each(drop);
     }
 
     fn switch(&mut self) {
@@ -151,6 +151,7 @@ impl<'a> Simulation<'a> {
             arrived: begun,
             deadline: None,
             in_place: false,
+            trace: None,
         };
         let answer = self.ask(|reply| Command::Switch(command, reply));
         self.pending.push(Pending { step, begun, answer });

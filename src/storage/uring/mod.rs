@@ -10,8 +10,8 @@ mod ring;
 mod tests;
 
 use super::{
-    Backend, BlockFile, Completion, Counters, Read, ReadError, Resources, Sink, Storage,
-    file::Scratch, queue::Queue,
+    Backend, Beat, BlockFile, Completion, Counters, Pulse, Read, ReadError, Resources, Sink,
+    Storage, file::Scratch, queue::Queue,
 };
 use crate::{
     device::{Pool, Window},
@@ -59,6 +59,7 @@ struct Shared {
     /// Wakes it where there is no ring any more.
     work: Condvar,
     counters: Arc<Counters>,
+    beat: Arc<Beat>,
 }
 
 struct State {
@@ -152,7 +153,8 @@ fn spawn<K: Kernel>(
     make: impl FnOnce(&mut Flights) -> Option<K> + Send + 'static,
 ) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
     let queue = Mutex::new(State { queue: Queue::new(capacity), rung: false });
-    let shared = Arc::new(Shared { queue, bell, work: Condvar::new(), counters: Arc::default() });
+    let (work, counters, beat) = (Condvar::new(), Arc::default(), Arc::default());
+    let shared = Arc::new(Shared { queue, bell, work, counters, beat });
     let own = shared.clone();
     let thread = thread::Builder::new().name("io_uring".into()).spawn(move || {
         let mut flights = Flights::default();
@@ -181,6 +183,11 @@ impl Storage for Uring {
 
     fn counters(&self) -> Arc<Counters> {
         self.shared.counters.clone()
+    }
+
+    fn pulses(&self) -> Vec<Pulse> {
+        let shared = self.shared.clone();
+        vec![Pulse::new("io_uring", self.shared.beat.clone(), move || shared.ring())]
     }
 }
 
@@ -259,6 +266,8 @@ impl<K: Kernel> Worker<K> {
         self.kernel.listen(BELL)?;
         loop {
             self.take_up()?;
+            // After it, which takes note of the bell: who rings later is heard in the next round.
+            self.shared.beat.answer();
             if self.flights.len() == 0 && self.shared.lock().queue.has_stopped() {
                 return Ok(());
             }
@@ -346,12 +355,13 @@ fn block(shared: &Shared, sink: &Sink) {
     let mut scratch = Scratch::default();
     let mut state = shared.lock();
     while !state.queue.has_stopped() {
+        shared.beat.answer();
         let Some(mut read) = state.queue.pop() else {
             state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
         drop(state);
-        let result = read.carry_out(&mut scratch);
+        let result = shared.beat.in_kernel(|| read.carry_out(&mut scratch));
         end(shared, sink, Completion { read, result });
         state = shared.lock();
     }

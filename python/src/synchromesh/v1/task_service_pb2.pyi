@@ -8,6 +8,12 @@ DAEMON_STATE_DRAINING: DaemonState
 DAEMON_STATE_SERVING: DaemonState
 DAEMON_STATE_UNSPECIFIED: DaemonState
 DESCRIPTOR: _descriptor.FileDescriptor
+SLOT_STATE_FILLING: SlotState
+SLOT_STATE_FREE: SlotState
+SLOT_STATE_LOST: SlotState
+SLOT_STATE_RESIDENT: SlotState
+SLOT_STATE_UNSPECIFIED: SlotState
+SLOT_STATE_VERIFYING: SlotState
 SWITCH_MODE_IN_PLACE: SwitchMode
 SWITCH_MODE_SEAMLESS: SwitchMode
 SWITCH_MODE_UNSPECIFIED: SwitchMode
@@ -25,6 +31,42 @@ class Amount(_message.Message):
     bytes: int
     def __init__(self, blocks: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
+class BlockQuarantined(_message.Message):
+    __slots__ = ["block"]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    block: int
+    def __init__(self, block: _Optional[int] = ...) -> None: ...
+
+class CellRun(_message.Message):
+    __slots__ = ["ahead", "count", "pinned", "state", "tasks"]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    ahead: bool
+    count: int
+    pinned: bool
+    state: SlotState
+    tasks: int
+    def __init__(self, count: _Optional[int] = ..., state: _Optional[_Union[SlotState, str]] = ..., tasks: _Optional[int] = ..., pinned: bool = ..., ahead: bool = ...) -> None: ...
+
+class ClientAttached(_message.Message):
+    __slots__ = ["pid", "uid"]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    uid: int
+    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ...) -> None: ...
+
+class ClientDetached(_message.Message):
+    __slots__ = ["pid", "uid"]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    uid: int
+    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ...) -> None: ...
+
 class CloseSessionRequest(_message.Message):
     __slots__ = ["model", "session"]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +79,76 @@ class CloseSessionResponse(_message.Message):
     __slots__ = []
     def __init__(self) -> None: ...
 
+class ConfigReloaded(_message.Message):
+    __slots__ = ["error"]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    def __init__(self, error: _Optional[str] = ...) -> None: ...
+
+class DaemonChanged(_message.Message):
+    __slots__ = ["remark", "state", "version"]
+    REMARK_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    remark: str
+    state: DaemonState
+    version: str
+    def __init__(self, state: _Optional[_Union[DaemonState, str]] = ..., version: _Optional[str] = ..., remark: _Optional[str] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ["block_quarantined", "client_attached", "client_detached", "config_reloaded", "daemon_changed", "given_up", "lease_revoked", "lost", "model", "prepared", "sequence", "session", "session_closed", "session_opened", "storage_stalled", "switch_failed", "switched", "time_us"]
+    BLOCK_QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_DETACHED_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_RELOADED_FIELD_NUMBER: _ClassVar[int]
+    DAEMON_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_UP_FIELD_NUMBER: _ClassVar[int]
+    LEASE_REVOKED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_CLOSED_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_OPENED_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_STALLED_FIELD_NUMBER: _ClassVar[int]
+    SWITCHED_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_FAILED_FIELD_NUMBER: _ClassVar[int]
+    TIME_US_FIELD_NUMBER: _ClassVar[int]
+    block_quarantined: BlockQuarantined
+    client_attached: ClientAttached
+    client_detached: ClientDetached
+    config_reloaded: ConfigReloaded
+    daemon_changed: DaemonChanged
+    given_up: TaskGivenUp
+    lease_revoked: LeaseRevoked
+    lost: EventsLost
+    model: str
+    prepared: TaskPrepared
+    sequence: int
+    session: str
+    session_closed: SessionClosed
+    session_opened: SessionOpened
+    storage_stalled: StorageStalled
+    switch_failed: SwitchFailed
+    switched: TaskSwitched
+    time_us: int
+    def __init__(self, sequence: _Optional[int] = ..., time_us: _Optional[int] = ..., model: _Optional[str] = ..., session: _Optional[str] = ..., lost: _Optional[_Union[EventsLost, _Mapping]] = ..., switched: _Optional[_Union[TaskSwitched, _Mapping]] = ..., switch_failed: _Optional[_Union[SwitchFailed, _Mapping]] = ..., given_up: _Optional[_Union[TaskGivenUp, _Mapping]] = ..., prepared: _Optional[_Union[TaskPrepared, _Mapping]] = ..., session_opened: _Optional[_Union[SessionOpened, _Mapping]] = ..., session_closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., client_attached: _Optional[_Union[ClientAttached, _Mapping]] = ..., client_detached: _Optional[_Union[ClientDetached, _Mapping]] = ..., lease_revoked: _Optional[_Union[LeaseRevoked, _Mapping]] = ..., block_quarantined: _Optional[_Union[BlockQuarantined, _Mapping]] = ..., storage_stalled: _Optional[_Union[StorageStalled, _Mapping]] = ..., daemon_changed: _Optional[_Union[DaemonChanged, _Mapping]] = ..., config_reloaded: _Optional[_Union[ConfigReloaded, _Mapping]] = ...) -> None: ...
+
+class EventPosition(_message.Message):
+    __slots__ = ["instance", "sequence"]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    sequence: int
+    def __init__(self, instance: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class EventsLost(_message.Message):
+    __slots__ = ["count"]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
 class Foresight(_message.Message):
     __slots__ = ["lead_us", "probability", "rank"]
     LEAD_US_FIELD_NUMBER: _ClassVar[int]
@@ -48,10 +160,12 @@ class Foresight(_message.Message):
     def __init__(self, probability: _Optional[float] = ..., rank: _Optional[int] = ..., lead_us: _Optional[int] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
-    __slots__ = ["model"]
+    __slots__ = ["model", "picture"]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
     model: str
-    def __init__(self, model: _Optional[str] = ...) -> None: ...
+    picture: bool
+    def __init__(self, model: _Optional[str] = ..., picture: bool = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
     __slots__ = ["models", "state", "uptime_ms", "version"]
@@ -101,6 +215,18 @@ class Lease(_message.Message):
     uid: int
     def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., generation: _Optional[int] = ..., task: _Optional[str] = ..., kept: _Optional[_Union[Amount, _Mapping]] = ..., superseded_ms: _Optional[int] = ..., revoked: bool = ...) -> None: ...
 
+class LeaseRevoked(_message.Message):
+    __slots__ = ["generation", "pid", "task", "uid"]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    pid: int
+    task: str
+    uid: int
+    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., generation: _Optional[int] = ..., task: _Optional[str] = ...) -> None: ...
+
 class LikelyTask(_message.Message):
     __slots__ = ["expected_ms", "probability", "task"]
     EXPECTED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -142,12 +268,13 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., block_rows: _Optional[int] = ..., block_cols: _Optional[int] = ..., dtype: _Optional[str] = ..., total: _Optional[_Union[Amount, _Mapping]] = ..., base_bytes: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ["blocks_mismatched", "blocks_read_again", "bundle_id", "direct_io", "name", "pool", "prefetch", "quarantined_blocks", "request_bytes", "sessions", "storage"]
+    __slots__ = ["blocks_mismatched", "blocks_read_again", "bundle_id", "direct_io", "name", "picture", "pool", "prefetch", "quarantined_blocks", "request_bytes", "sessions", "storage"]
     BLOCKS_MISMATCHED_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_READ_AGAIN_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     DIRECT_IO_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     PREFETCH_FIELD_NUMBER: _ClassVar[int]
     QUARANTINED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
@@ -159,13 +286,14 @@ class ModelStatus(_message.Message):
     bundle_id: str
     direct_io: bool
     name: str
+    picture: Picture
     pool: PoolStatus
     prefetch: PrefetchStatus
     quarantined_blocks: int
     request_bytes: int
     sessions: _containers.RepeatedCompositeFieldContainer[SessionStatus]
     storage: StorageStatus
-    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., pool: _Optional[_Union[PoolStatus, _Mapping]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., quarantined_blocks: _Optional[int] = ..., direct_io: bool = ..., blocks_read_again: _Optional[int] = ..., blocks_mismatched: _Optional[int] = ..., request_bytes: _Optional[int] = ..., storage: _Optional[_Union[StorageStatus, _Mapping]] = ..., prefetch: _Optional[_Union[PrefetchStatus, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., pool: _Optional[_Union[PoolStatus, _Mapping]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., quarantined_blocks: _Optional[int] = ..., direct_io: bool = ..., blocks_read_again: _Optional[int] = ..., blocks_mismatched: _Optional[int] = ..., request_bytes: _Optional[int] = ..., storage: _Optional[_Union[StorageStatus, _Mapping]] = ..., prefetch: _Optional[_Union[PrefetchStatus, _Mapping]] = ..., picture: _Optional[_Union[Picture, _Mapping]] = ...) -> None: ...
 
 class OpenSessionRequest(_message.Message):
     __slots__ = ["model", "session"]
@@ -180,6 +308,18 @@ class OpenSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     session: SessionStatus
     def __init__(self, session: _Optional[_Union[SessionStatus, _Mapping]] = ...) -> None: ...
+
+class Picture(_message.Message):
+    __slots__ = ["cells", "slots_per_cell", "tasks", "transitions"]
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_PER_CELL_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    TRANSITIONS_FIELD_NUMBER: _ClassVar[int]
+    cells: _containers.RepeatedCompositeFieldContainer[CellRun]
+    slots_per_cell: int
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    transitions: _containers.RepeatedCompositeFieldContainer[Transition]
+    def __init__(self, tasks: _Optional[_Iterable[str]] = ..., cells: _Optional[_Iterable[_Union[CellRun, _Mapping]]] = ..., slots_per_cell: _Optional[int] = ..., transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ...) -> None: ...
 
 class PoolStatus(_message.Message):
     __slots__ = ["base_bytes", "filling", "free", "huge_bytes", "locked", "lost", "pinned", "resident", "slot_bytes", "slots", "verifying"]
@@ -253,6 +393,14 @@ class PrepareTaskResponse(_message.Message):
     total_us: int
     def __init__(self, needed: _Optional[_Union[Amount, _Mapping]] = ..., reused: _Optional[_Union[Amount, _Mapping]] = ..., total_us: _Optional[int] = ...) -> None: ...
 
+class SessionClosed(_message.Message):
+    __slots__ = []
+    def __init__(self) -> None: ...
+
+class SessionOpened(_message.Message):
+    __slots__ = []
+    def __init__(self) -> None: ...
+
 class SessionStatus(_message.Message):
     __slots__ = ["clients", "confidence", "draining_generations", "generation", "leases", "likely", "model", "pending_task", "session", "task"]
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
@@ -277,6 +425,12 @@ class SessionStatus(_message.Message):
     task: str
     def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., task: _Optional[str] = ..., generation: _Optional[int] = ..., pending_task: _Optional[str] = ..., clients: _Optional[int] = ..., draining_generations: _Optional[int] = ..., likely: _Optional[_Iterable[_Union[LikelyTask, _Mapping]]] = ..., confidence: _Optional[float] = ..., leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ...) -> None: ...
 
+class StorageStalled(_message.Message):
+    __slots__ = ["switches"]
+    SWITCHES_FIELD_NUMBER: _ClassVar[int]
+    switches: int
+    def __init__(self, switches: _Optional[int] = ...) -> None: ...
+
 class StorageStatus(_message.Message):
     __slots__ = ["backend", "deferred_reads", "failed_reads", "fallback_reason", "read_bytes", "reads", "short_reads", "stray_completions"]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
@@ -296,6 +450,21 @@ class StorageStatus(_message.Message):
     short_reads: int
     stray_completions: int
     def __init__(self, backend: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., reads: _Optional[int] = ..., read_bytes: _Optional[int] = ..., failed_reads: _Optional[int] = ..., short_reads: _Optional[int] = ..., deferred_reads: _Optional[int] = ..., stray_completions: _Optional[int] = ...) -> None: ...
+
+class SwitchFailed(_message.Message):
+    __slots__ = ["message", "reason", "request_id", "task", "trace_id"]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    reason: str
+    request_id: str
+    task: str
+    trace_id: str
+    def __init__(self, task: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., **kwargs) -> None: ...
 
 class SwitchTaskRequest(_message.Message):
     __slots__ = ["expected_generation", "mode", "model", "request_id", "session", "task"]
@@ -363,6 +532,14 @@ class Task(_message.Message):
     retained: float
     def __init__(self, name: _Optional[str] = ..., needed: _Optional[_Union[Amount, _Mapping]] = ..., retained: _Optional[float] = ...) -> None: ...
 
+class TaskGivenUp(_message.Message):
+    __slots__ = ["generation", "task"]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    task: str
+    def __init__(self, task: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
 class TaskHint(_message.Message):
     __slots__ = ["expires_in_ms", "probability", "starts_in_ms", "task"]
     EXPIRES_IN_MS_FIELD_NUMBER: _ClassVar[int]
@@ -375,6 +552,56 @@ class TaskHint(_message.Message):
     task: str
     def __init__(self, task: _Optional[str] = ..., probability: _Optional[float] = ..., starts_in_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ...) -> None: ...
 
+class TaskPrepared(_message.Message):
+    __slots__ = ["reason", "result", "task"]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    result: PrepareTaskResponse
+    task: str
+    def __init__(self, task: _Optional[str] = ..., result: _Optional[_Union[PrepareTaskResponse, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class TaskSwitched(_message.Message):
+    __slots__ = ["request_id", "result", "task", "trace_id"]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    result: SwitchTaskResponse
+    task: str
+    trace_id: str
+    def __init__(self, task: _Optional[str] = ..., result: _Optional[_Union[SwitchTaskResponse, _Mapping]] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., **kwargs) -> None: ...
+
+class Transition(_message.Message):
+    __slots__ = ["probability", "to"]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    to: int
+    def __init__(self, to: _Optional[int] = ..., probability: _Optional[float] = ..., **kwargs) -> None: ...
+
+class WatchEventsRequest(_message.Message):
+    __slots__ = ["after", "model", "only_new"]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ONLY_NEW_FIELD_NUMBER: _ClassVar[int]
+    after: EventPosition
+    model: str
+    only_new: bool
+    def __init__(self, model: _Optional[str] = ..., after: _Optional[_Union[EventPosition, _Mapping]] = ..., only_new: bool = ...) -> None: ...
+
+class WatchEventsResponse(_message.Message):
+    __slots__ = ["events", "instance"]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    instance: str
+    def __init__(self, instance: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+
 class SwitchMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
 
@@ -382,4 +609,7 @@ class SwitchOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
 
 class DaemonState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class SlotState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []

@@ -50,6 +50,11 @@ class TaskServiceStub(object):
                 request_serializer=synchromesh_dot_v1_dot_task__service__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=synchromesh_dot_v1_dot_task__service__pb2.GetStatusResponse.FromString,
                 )
+        self.WatchEvents = channel.unary_stream(
+                '/synchromesh.v1.TaskService/WatchEvents',
+                request_serializer=synchromesh_dot_v1_dot_task__service__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=synchromesh_dot_v1_dot_task__service__pb2.WatchEventsResponse.FromString,
+                )
 
 
 class TaskServiceServicer(object):
@@ -111,6 +116,17 @@ class TaskServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchEvents(self, request, context):
+        """Tells what happens, as it happens, until the caller ends the call or the
+        daemon stops. Events are numbered without gaps; a caller that was away goes
+        on where it stopped, and is told of what it missed for good. Events may come
+        several together, some milliseconds late, so that watching costs switches
+        nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +164,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=synchromesh_dot_v1_dot_task__service__pb2.GetStatusRequest.FromString,
                     response_serializer=synchromesh_dot_v1_dot_task__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=synchromesh_dot_v1_dot_task__service__pb2.WatchEventsRequest.FromString,
+                    response_serializer=synchromesh_dot_v1_dot_task__service__pb2.WatchEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -276,5 +297,22 @@ class TaskService(object):
         return grpc.experimental.unary_unary(request, target, '/synchromesh.v1.TaskService/GetStatus',
             synchromesh_dot_v1_dot_task__service__pb2.GetStatusRequest.SerializeToString,
             synchromesh_dot_v1_dot_task__service__pb2.GetStatusResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/synchromesh.v1.TaskService/WatchEvents',
+            synchromesh_dot_v1_dot_task__service__pb2.WatchEventsRequest.SerializeToString,
+            synchromesh_dot_v1_dot_task__service__pb2.WatchEventsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

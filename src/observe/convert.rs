@@ -1,13 +1,16 @@
 //! The engine's types in the protocol's words, and hints the other way round. Decides and refuses
 //! nothing.
 
+use super::errors::reason;
 use crate::{
     bundle::Bundle,
     engine::{
-        Foreseen, Hint, HintReport, LeaseStatus, Likely, ModelStatus, Outcome, PoolStatus,
-        PrefetchStatus, PrepareReport, SessionStatus, StorageStatus, SwitchReport, SwitchTiming,
+        Cell, CellState, Event, EventKind, Foreseen, Hint, HintReport, LeaseStatus, Likely,
+        ModelStatus, Outcome, Peer, Picture, PoolStatus, PrefetchStatus, PrepareReport,
+        SessionStatus, StorageStatus, SwitchEnd, SwitchReport, SwitchTiming, TraceContext,
+        Transition,
     },
-    proto,
+    proto::{self, event::Kind},
     residency::SlotCounts,
     storage::CounterValues,
 };
@@ -22,29 +25,30 @@ fn us(time: Duration) -> u64 {
     time.as_micros() as u64
 }
 
-/// A model as its bundle has it.
-pub(super) fn model(bundle: &Bundle) -> proto::Model {
-    let block = bundle.block();
-    let mut tasks: Vec<_> = bundle
-        .meta()
-        .tasks
-        .iter()
-        .map(|task| proto::Task {
-            name: task.name.clone(),
-            needed: amount(task.blocks as usize, block.bytes()),
-            retained: task.retained,
-        })
-        .collect();
-    tasks.sort_by(|a, b| a.name.cmp(&b.name));
-    proto::Model {
-        name: bundle.model().to_owned(),
-        bundle_id: bundle.id().to_string(),
-        block_rows: block.rows() as u32,
-        block_cols: block.cols() as u32,
-        dtype: format!("{:?}", block.dtype()),
-        total: amount(bundle.len(), block.bytes()),
-        base_bytes: bundle.base().bytes(),
-        tasks,
+impl From<&Bundle> for proto::Model {
+    fn from(bundle: &Bundle) -> Self {
+        let block = bundle.block();
+        let mut tasks: Vec<_> = bundle
+            .meta()
+            .tasks
+            .iter()
+            .map(|task| proto::Task {
+                name: task.name.clone(),
+                needed: amount(task.blocks as usize, block.bytes()),
+                retained: task.retained,
+            })
+            .collect();
+        tasks.sort_by(|a, b| a.name.cmp(&b.name));
+        Self {
+            name: bundle.model().to_owned(),
+            bundle_id: bundle.id().to_string(),
+            block_rows: block.rows() as u32,
+            block_cols: block.cols() as u32,
+            dtype: format!("{:?}", block.dtype()),
+            total: amount(bundle.len(), block.bytes()),
+            base_bytes: bundle.base().bytes(),
+            tasks,
+        }
     }
 }
 
@@ -208,8 +212,9 @@ impl From<ModelStatus> for proto::ModelStatus {
             blocks_read_again: read_again,
             blocks_mismatched: mismatched,
             request_bytes,
-            // The engine knows nothing of it.
+            // The engine knows nothing of it, or is asked by itself.
             storage: None,
+            picture: None,
         }
     }
 }
@@ -278,6 +283,101 @@ impl From<StorageStatus> for proto::StorageStatus {
             short_reads: short,
             deferred_reads: again,
             stray_completions: stray,
+        }
+    }
+}
+
+impl From<Picture> for proto::Picture {
+    fn from(picture: Picture) -> Self {
+        let Picture { tasks, cells, slots_per_cell, transitions } = picture;
+        Self {
+            tasks,
+            cells: cells.into_iter().map(|(count, cell)| cell_run(count, cell)).collect(),
+            slots_per_cell: slots_per_cell as u32,
+            transitions: transitions.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+fn cell_run(count: u32, cell: Cell) -> proto::CellRun {
+    let Cell { state, tasks, pinned, ahead } = cell;
+    let state = match state {
+        CellState::Free => proto::SlotState::Free,
+        CellState::Filling => proto::SlotState::Filling,
+        CellState::Verifying => proto::SlotState::Verifying,
+        CellState::Resident => proto::SlotState::Resident,
+        CellState::Lost => proto::SlotState::Lost,
+    };
+    proto::CellRun { count, state: state.into(), tasks, pinned, ahead }
+}
+
+impl From<Transition> for proto::Transition {
+    fn from(transition: Transition) -> Self {
+        let Transition { from, to, probability } = transition;
+        Self { from: from as u32, to: to as u32, probability }
+    }
+}
+
+/// An event of the engine, without its number.
+pub(super) fn event(event: &Event, time_us: u64) -> proto::Event {
+    let Event { at: _, bundle, kind } = event;
+    let (session, kind) = event_kind(bundle, kind);
+    let (model, session) = (bundle.model().to_owned(), session.to_owned());
+    proto::Event { sequence: 0, time_us, model, session, kind: Some(kind) }
+}
+
+/// The session that an event is about, and what it was.
+fn event_kind<'a>(bundle: &Bundle, kind: &'a EventKind) -> (&'a str, Kind) {
+    let name = |task| bundle.task(task).name.clone();
+    match kind {
+        EventKind::Switch(end) => (&end.session, switch_end(bundle, end)),
+        EventKind::GivenUp { session, task, generation } => {
+            let given_up = proto::TaskGivenUp { task: name(*task), generation: generation.0 };
+            (session, Kind::GivenUp(given_up))
+        }
+        EventKind::Prepared { task, result } => {
+            let reason = result.as_ref().err().map_or("", |error| reason(error).1);
+            let result = result.as_ref().ok().map(|report| (*report).into());
+            let task = name(*task);
+            ("", Kind::Prepared(proto::TaskPrepared { task, result, reason: reason.into() }))
+        }
+        EventKind::Opened { session } => (session, Kind::SessionOpened(proto::SessionOpened {})),
+        EventKind::Closed { session } => (session, Kind::SessionClosed(proto::SessionClosed {})),
+        EventKind::Attached { session, peer: Peer { pid, uid } } => {
+            (session, Kind::ClientAttached(proto::ClientAttached { pid: *pid, uid: *uid }))
+        }
+        EventKind::Detached { session, peer: Peer { pid, uid } } => {
+            (session, Kind::ClientDetached(proto::ClientDetached { pid: *pid, uid: *uid }))
+        }
+        EventKind::Revoked { session, peer: Peer { pid, uid }, generation, task } => {
+            let (pid, uid, generation, task) = (*pid, *uid, generation.0, name(*task));
+            (session, Kind::LeaseRevoked(proto::LeaseRevoked { pid, uid, generation, task }))
+        }
+        EventKind::Quarantined(block) => {
+            ("", Kind::BlockQuarantined(proto::BlockQuarantined { block: block.0 }))
+        }
+        EventKind::Stalled { switches } => {
+            ("", Kind::StorageStalled(proto::StorageStalled { switches: *switches as u32 }))
+        }
+    }
+}
+
+fn switch_end(bundle: &Bundle, end: &SwitchEnd) -> Kind {
+    let SwitchEnd { session: _, from, task, request_id, trace, result } = end;
+    let name = |task| bundle.task(task).name.clone();
+    let (from, task) = (from.map(name).unwrap_or_default(), name(*task));
+    let request_id = request_id.clone().unwrap_or_default();
+    let trace_id = trace.map(|TraceContext { trace_id, .. }| format!("{trace_id:032x}"));
+    let trace_id = trace_id.unwrap_or_default();
+    match result {
+        Ok(report) => {
+            let result = Some(report.clone().into());
+            Kind::Switched(proto::TaskSwitched { from, task, result, request_id, trace_id })
+        }
+        Err(error) => {
+            let (reason, message) = (reason(error).1.to_owned(), error.to_string());
+            let failed = proto::SwitchFailed { from, task, reason, message, request_id, trace_id };
+            Kind::SwitchFailed(failed)
         }
     }
 }

@@ -11,13 +11,13 @@ const DOMAIN: &str = "synchromesh";
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The status of an error.
-pub(super) fn status(error: &EngineError) -> Status {
+pub fn status(error: &EngineError) -> Status {
     let (code, reason) = reason(error);
     refusal(code, reason, &error.to_string(), metadata(error))
 }
 
 /// What a caller can do about an error, and which error it is.
-fn reason(error: &EngineError) -> (Code, &'static str) {
+pub(super) fn reason(error: &EngineError) -> (Code, &'static str) {
     use EngineError as E;
     match error {
         E::Emptied(cause) => reason(cause),
@@ -47,7 +47,7 @@ fn reason(error: &EngineError) -> (Code, &'static str) {
 }
 
 /// A status with an `ErrorInfo`; what is exhausted comes with a `RetryInfo`.
-pub(super) fn refusal(
+pub fn refusal(
     code: Code,
     reason: &str,
     message: &str,

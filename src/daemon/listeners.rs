@@ -1,0 +1,187 @@
+//! The sockets that the daemon listens at: those that systemd has opened, by their names, and of the
+//! others those that the configuration names, which are bound here.
+//!
+//! A socket that systemd has opened is systemd's: it is never removed here. Who is let in is the
+//! business of whoever serves it.
+
+use super::{
+    DaemonError,
+    socket::{SocketError, SocketPath},
+    systemd::Passed,
+};
+use crate::{attach, config::Listen, control, control::ServerError};
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    io::Errno,
+    net::{
+        AddressFamily, SocketAddrUnix, SocketType, getsockname,
+        sockopt::{socket_acceptconn, socket_domain, socket_type},
+    },
+};
+use std::{
+    net::TcpListener,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{ffi::OsStrExt as _, net::UnixListener},
+    },
+    path::PathBuf,
+};
+use thiserror::Error;
+
+/// What socket units call the sockets (`FileDescriptorName=`).
+const CONTROL: &str = "control";
+const ATTACH: &str = "attach";
+const METRICS: &str = "metrics";
+
+/// Why a socket that came with the start is not used.
+#[derive(Debug, Error)]
+pub enum PassedError {
+    /// The environment does not say what there is.
+    #[error("the descriptors that came with the start cannot be taken: {0}; see LISTEN_FDS")]
+    Environment(#[from] std::io::Error),
+    /// Nobody knows what it is for.
+    #[error(
+        "systemd passed a socket named `{0}`: use FileDescriptorName={CONTROL}, {ATTACH} or \
+         {METRICS} in its socket unit"
+    )]
+    Unknown(String),
+    /// There are two of a name.
+    #[error("systemd passed two sockets named `{0}`: keep one ListenStream= of them")]
+    Twice(&'static str),
+    /// It is of another kind.
+    #[error("the socket `{name}` that systemd passed is not {expected}: see its socket unit")]
+    Kind {
+        /// Its name.
+        name: &'static str,
+        /// What it has to be.
+        expected: &'static str,
+    },
+    /// The kernel does not tell of it.
+    #[error("the socket `{name}` that systemd passed cannot be used: {source}")]
+    Io {
+        /// Its name.
+        name: &'static str,
+        /// The cause.
+        source: Errno,
+    },
+}
+
+/// Sockets that listen.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) control: UnixListener,
+    pub(super) attach: OwnedFd,
+    pub(super) metrics: Option<TcpListener>,
+    /// Held until the end: dropped, they remove the sockets that were bound here.
+    pub(super) claims: Vec<SocketPath>,
+}
+
+/// The sockets among what came with the start.
+#[derive(Debug, Default)]
+pub(super) struct PassedSockets {
+    control: Option<OwnedFd>,
+    attach: Option<OwnedFd>,
+    metrics: Option<OwnedFd>,
+}
+
+impl PassedSockets {
+    /// Picks the listening sockets; what is none is left for others.
+    pub(super) fn pick(passed: Vec<Passed>) -> Result<(Self, Vec<Passed>), PassedError> {
+        let (mut sockets, mut rest) = (Self::default(), Vec::new());
+        for Passed { name, fd } in passed {
+            if !socket_acceptconn(&fd).unwrap_or(false) {
+                rest.push(Passed { name, fd });
+                continue;
+            }
+            let (name, place) = match &*name {
+                CONTROL => (CONTROL, &mut sockets.control),
+                ATTACH => (ATTACH, &mut sockets.attach),
+                METRICS => (METRICS, &mut sockets.metrics),
+                _ => return Err(PassedError::Unknown(name)),
+            };
+            if place.is_some() {
+                return Err(PassedError::Twice(name));
+            }
+            let io = |source| PassedError::Io { name, source };
+            let flags = fcntl_getfl(&fd).map_err(io)?;
+            fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(io)?;
+            *place = Some(fd);
+        }
+        Ok((sockets, rest))
+    }
+}
+
+impl Listeners {
+    /// Listens at what systemd has opened, and else at what the configuration names.
+    pub(super) fn open(passed: PassedSockets, listen: &Listen) -> Result<Self, DaemonError> {
+        let PassedSockets { control, attach, metrics } = passed;
+        let mut claims = Vec::new();
+        let control = match control {
+            Some(fd) => {
+                check(CONTROL, &fd, SocketType::STREAM, &[AddressFamily::UNIX])?;
+                claims.extend(guard(&fd)?);
+                fd.into()
+            }
+            None => {
+                claims.push(SocketPath::claim(&listen.control)?);
+                control::listen_at(&listen.control)?
+            }
+        };
+        let attach = match attach {
+            Some(fd) => {
+                check(ATTACH, &fd, SocketType::SEQPACKET, &[AddressFamily::UNIX])?;
+                claims.extend(guard(&fd)?);
+                fd
+            }
+            None => {
+                claims.push(SocketPath::claim(&listen.attach)?);
+                let address = listen.attach.display().to_string();
+                let failed = |source| ServerError::Listen { address, source };
+                attach::listen_at(&listen.attach).map_err(failed)?
+            }
+        };
+        let metrics = match (metrics, listen.metrics) {
+            (Some(fd), _) => {
+                let internet = [AddressFamily::INET, AddressFamily::INET6];
+                check(METRICS, &fd, SocketType::STREAM, &internet)?;
+                Some(fd.into())
+            }
+            (None, Some(address)) => {
+                let failed = |source| ServerError::Listen { address: address.to_string(), source };
+                Some(TcpListener::bind(address).map_err(failed)?)
+            }
+            (None, None) => None,
+        };
+        Ok(Self { control, attach, metrics, claims })
+    }
+}
+
+/// Checks that a socket is of the kind that its name stands for.
+fn check(
+    name: &'static str,
+    fd: &OwnedFd,
+    kind: SocketType,
+    families: &[AddressFamily],
+) -> Result<(), PassedError> {
+    let io = |source| PassedError::Io { name, source };
+    let family = socket_domain(fd).map_err(io)?;
+    if socket_type(fd).map_err(io)? == kind && families.contains(&family) {
+        return Ok(());
+    }
+    let expected = match name {
+        CONTROL => "a Unix stream socket (ListenStream=/path)",
+        ATTACH => "a Unix seqpacket socket (ListenSequentialPacket=/path)",
+        _ => "a TCP socket (ListenStream=127.0.0.1:PORT)",
+    };
+    Err(PassedError::Kind { name, expected })
+}
+
+/// Keeps others from a socket of systemd, as far as its folder allows that.
+fn guard(fd: &OwnedFd) -> Result<Option<SocketPath>, SocketError> {
+    let address = getsockname(fd.as_fd()).ok().and_then(|any| SocketAddrUnix::try_from(any).ok());
+    let path = address.as_ref().and_then(SocketAddrUnix::path_bytes);
+    match path.map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path))) {
+        Some(path) => SocketPath::guard(&path),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,130 @@
+//! Another configuration while the daemon runs: what can change does, and where anything differs that
+//! cannot, nothing does.
+//!
+//! Where configurations come from is not known here.
+
+use super::{limits, status::Remarks, systemd::Notifier};
+use crate::{
+    attach::Processes,
+    config::{Config, ConfigError, Listen, LogConfig},
+    engine::{Command, Handle},
+    gate::Gate,
+    observe::{Hub, LogGuard},
+    proto::{ConfigReloaded, event::Kind},
+};
+use sd_notify::NotifyState;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::{signal::unix::Signal, sync::watch, task::spawn_blocking};
+
+/// Reads the configuration again.
+pub type Reread = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// Why a configuration is not taken over.
+#[derive(Debug, Error)]
+enum Refused {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{} cannot change while the daemon runs: restart it for that", .0.join(", "))]
+    Fixed(Vec<&'static str>),
+    #[error("the configuration cannot be read: {0}")]
+    Lost(#[from] tokio::task::JoinError),
+}
+
+/// What goes by the configuration and can change with it.
+pub(super) struct Reloader<'a> {
+    pub(super) config: Config,
+    /// Nothing is loaded ahead, whatever the configuration says.
+    pub(super) safe_mode: bool,
+    pub(super) reread: Reread,
+    pub(super) log: &'a LogGuard,
+    pub(super) engine: Handle,
+    /// Of the gRPC services: Unix socket, and loopback address.
+    pub(super) control: [Gate; 2],
+    pub(super) attach: Gate,
+    pub(super) processes: Processes,
+    pub(super) remarks: watch::Sender<Remarks>,
+    pub(super) hub: Arc<Hub>,
+    /// Reloads that were refused.
+    pub(super) refused: u64,
+}
+
+impl Reloader<'_> {
+    /// Reloads whenever SIGHUP comes.
+    pub(super) async fn attend(&mut self, hangups: &mut Signal, notifier: &Notifier) {
+        while hangups.recv().await.is_some() {
+            self.reload(notifier).await;
+        }
+    }
+
+    /// Takes the configuration over as it is now, or says why not and goes on with the old one.
+    async fn reload(&mut self, notifier: &Notifier) {
+        let mut reloading = vec![NotifyState::Reloading];
+        reloading.extend(NotifyState::monotonic_usec_now());
+        notifier.tell(&reloading).await;
+        let (outcome, error) = match self.take_over().await {
+            Ok(()) => {
+                tracing::info!("reloaded");
+                ("reloaded".to_owned(), String::new())
+            }
+            Err(error) => {
+                self.refused += 1;
+                let what = "reload refused: the old configuration stays";
+                tracing::error!(refused = self.refused, %error, "{what}");
+                (format!("reload refused ({} so far): {error}", self.refused), error.to_string())
+            }
+        };
+        self.hub.tell(Kind::ConfigReloaded(ConfigReloaded { error }));
+        self.remarks.send_modify(|remarks| remarks.reload = Some(outcome));
+        let serving = self.engine.serving().await.unwrap_or_default();
+        let line = super::status::line(&serving, &self.remarks.borrow());
+        notifier.tell(&[NotifyState::Ready, NotifyState::Status(&line)]).await;
+    }
+
+    async fn take_over(&mut self) -> Result<(), Refused> {
+        let reread = self.reread.clone();
+        // It reads files, whose device may be slow.
+        let config = spawn_blocking(move || reread()).await??;
+        let fixed = fixed(&self.config, &config);
+        if !fixed.is_empty() {
+            return Err(Refused::Fixed(fixed));
+        }
+        self.engine.tell(Command::Configure(limits(&config, self.safe_mode))).await;
+        let (peers, connections) = (&config.peers, config.limits.connections);
+        for gate in self.control.iter().chain([&self.attach]) {
+            gate.change(peers.clone(), connections);
+        }
+        self.processes.change(config.limits.attachments_per_process);
+        self.log.set_filter(&config.log.filter);
+        self.config = config;
+        Ok(())
+    }
+}
+
+/// Keys whose values differ, and that cannot change while the daemon runs.
+fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
+    let Config {
+        listen: Listen { control, attach, tcp, metrics, reflection },
+        models,
+        lock_memory,
+        storage,
+        state_dir,
+        log: LogConfig { format, filter: _ },
+        peers: _,
+        prefetch: _,
+        limits: _,
+    } = old;
+    let differs = [
+        ("listen.control", *control != new.listen.control),
+        ("listen.attach", *attach != new.listen.attach),
+        ("listen.tcp", *tcp != new.listen.tcp),
+        ("listen.metrics", *metrics != new.listen.metrics),
+        ("listen.reflection", *reflection != new.listen.reflection),
+        ("models", *models != new.models),
+        ("lock_memory", *lock_memory != new.lock_memory),
+        ("storage", *storage != new.storage),
+        ("state_dir", *state_dir != new.state_dir),
+        ("log.format", *format != new.log.format),
+    ];
+    differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}

@@ -1,0 +1,155 @@
+//! What the service manager and the daemon say to each other: descriptors that come with the start,
+//! and notices of how it goes. Without a service manager there is neither, and nothing is missing.
+//!
+//! A notice is a datagram that is never waited for on the way: if the manager is busy, it is tried
+//! again a little later, and in the end given up. What is in a notice is decided elsewhere.
+
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+        SocketFlags, SocketType, sendmsg_addr, socket_with,
+    },
+};
+use sd_notify::{NotifyState, listen_fds_with_names};
+use std::{
+    env,
+    fmt::Write as _,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+use tokio::time::sleep;
+
+/// How often a notice is tried, and how long it rests in between.
+const TRIES: u32 = 50;
+const REST: Duration = Duration::from_millis(20);
+
+/// Whether the descriptors of the start are taken: they are the process's, once.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// A descriptor that came with the start.
+#[derive(Debug)]
+pub(super) struct Passed {
+    pub(super) name: String,
+    pub(super) fd: OwnedFd,
+}
+
+/// Takes the descriptors that came with the start; nothing comes of a second call. They will not be
+/// inherited by other programs.
+#[expect(unsafe_code, reason = "their numbers are told by the environment")]
+pub(super) fn passed() -> io::Result<Vec<Passed>> {
+    if TAKEN.swap(true, Ordering::AcqRel) {
+        return Ok(Vec::new());
+    }
+    let take = |(fd, name)| Passed {
+        name,
+        // SAFETY: whoever started this process says that the number was opened for it, and
+        // `listen_fds_with_names` has found it open. Nothing else here relies on the numbers that
+        // the process began with, but for the first three, which are not among them, and `TAKEN`
+        // makes sure that they are owned once.
+        fd: unsafe { OwnedFd::from_raw_fd(fd) },
+    };
+    Ok(listen_fds_with_names()?.map(take).collect())
+}
+
+/// Where notices go.
+#[derive(Debug)]
+pub(super) struct Notifier(Option<Manager>);
+
+#[derive(Debug)]
+struct Manager {
+    socket: OwnedFd,
+    /// Not connected to it: the manager may bind its socket anew.
+    address: SocketAddrUnix,
+}
+
+impl Notifier {
+    /// The service manager that the environment names, if it does.
+    pub(super) fn from_env() -> Self {
+        let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Self(None) };
+        match Manager::at(path.as_bytes()) {
+            Ok(manager) => Self(Some(manager)),
+            Err(error) => {
+                tracing::warn!(%error, "NOTIFY_SOCKET cannot be used: systemd is not notified");
+                Self(None)
+            }
+        }
+    }
+
+    /// Whether there is anybody to be told.
+    pub(super) fn is_heard(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Tells it, if that can be done at once.
+    pub(super) fn tell_now(&self, notice: &[NotifyState<'_>]) {
+        if let Some(Err(error)) = self.0.as_ref().map(|manager| manager.send(&text(notice), None)) {
+            tracing::warn!(%error, "systemd was not notified");
+        }
+    }
+
+    /// Tells it, as soon as the manager has room for it.
+    pub(super) async fn tell(&self, notice: &[NotifyState<'_>]) {
+        self.hand_over(notice, None).await;
+    }
+
+    /// Tells it together with a descriptor, and whether that went.
+    pub(super) async fn hand_over(
+        &self,
+        notice: &[NotifyState<'_>],
+        fd: Option<BorrowedFd<'_>>,
+    ) -> bool {
+        let Some(manager) = &self.0 else { return false };
+        let text = text(notice);
+        for _ in 1..TRIES {
+            match manager.send(&text, fd) {
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => sleep(REST).await,
+                result => return told(result),
+            }
+        }
+        told(manager.send(&text, fd))
+    }
+}
+
+fn told(result: Result<(), Errno>) -> bool {
+    result.inspect_err(|error| tracing::warn!(%error, "systemd was not notified")).is_ok()
+}
+
+fn text(notice: &[NotifyState<'_>]) -> String {
+    let mut text = String::new();
+    for state in notice {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{state}");
+    }
+    text
+}
+
+impl Manager {
+    fn at(path: &[u8]) -> Result<Self, Errno> {
+        let address = match path {
+            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
+            path => SocketAddrUnix::new(path)?,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+        Ok(Self { socket, address })
+    }
+
+    fn send(&self, text: &str, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = fd.map(|fd| [fd]);
+        if let Some(fds) = &fds {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let bytes = [IoSlice::new(text.as_bytes())];
+        let (to, flags) = (&self.address, SendFlags::NOSIGNAL);
+        sendmsg_addr(self.socket.as_fd(), to, &bytes, &mut control, flags).map(drop)
+    }
+}

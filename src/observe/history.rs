@@ -1,0 +1,111 @@
+//! The latest events, numbered. Whoever was away goes on at a number; what is not kept any more is
+//! told as lost, never passed over. It knows neither watchers nor time.
+
+use crate::proto::{Event, EventsLost, event::Kind};
+use std::{collections::VecDeque, sync::Arc};
+
+/// The latest events.
+pub(super) struct History {
+    kept: VecDeque<Arc<Event>>,
+    limit: usize,
+    /// The number of the last event.
+    last: u64,
+}
+
+impl History {
+    /// Keeps at most so many events.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { kept: VecDeque::with_capacity(limit), limit, last: 0 }
+    }
+
+    /// The number of the last event; 0 before the first.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Takes an event in and numbers it.
+    pub(super) fn push(&mut self, event: Event) {
+        self.last += events_of(&event);
+        if self.kept.len() == self.limit {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Arc::new(Event { sequence: self.last, ..event }));
+    }
+
+    /// The events after one of this number, at most so many. If the first of them is not kept any
+    /// more, the loss comes first.
+    pub(super) fn after(&self, sequence: u64, most: usize) -> Vec<Arc<Event>> {
+        let from = self.kept.partition_point(|event| event.sequence <= sequence);
+        let Some(first) = self.kept.get(from) else { return Vec::new() };
+        let begins = first.sequence - events_of(first);
+        let lost = (begins > sequence).then(|| {
+            let kind = Some(Kind::Lost(EventsLost { count: begins - sequence }));
+            let time_us = first.time_us;
+            Arc::new(Event { sequence: begins, time_us, kind, ..Event::default() })
+        });
+        let kept = self.kept.range(from..).cloned();
+        lost.into_iter().chain(kept).take(most).collect()
+    }
+}
+
+/// How many events one stands for.
+fn events_of(event: &Event) -> u64 {
+    match &event.kind {
+        Some(Kind::Lost(lost)) => lost.count,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::SessionOpened;
+
+    fn opened() -> Event {
+        Event { kind: Some(Kind::SessionOpened(SessionOpened {})), ..Event::default() }
+    }
+
+    fn lost(count: u64) -> Event {
+        Event { kind: Some(Kind::Lost(EventsLost { count })), ..Event::default() }
+    }
+
+    /// Numbers and how many events each stands for.
+    fn told(history: &History, after: u64) -> Vec<(u64, u64)> {
+        let events = history.after(after, usize::MAX);
+        events.iter().map(|event| (event.sequence, events_of(event))).collect()
+    }
+
+    #[test]
+    fn events_are_numbered_from_one_and_told_from_any_number_on() {
+        let mut history = History::new(8);
+        assert_eq!(told(&history, 0), []);
+        (0..3).for_each(|_| history.push(opened()));
+        assert_eq!(told(&history, 0), [(1, 1), (2, 1), (3, 1)]);
+        assert_eq!(told(&history, 2), [(3, 1)]);
+        assert_eq!(told(&history, 3), []);
+        assert_eq!(told(&history, 99), [], "a number that is yet to come");
+        assert_eq!(history.after(0, 2).len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_kept_any_more_is_told_as_lost() {
+        let mut history = History::new(2);
+        (0..5).for_each(|_| history.push(opened()));
+        assert_eq!(told(&history, 0), [(3, 3), (4, 1), (5, 1)]);
+        assert_eq!(told(&history, 2), [(3, 1), (4, 1), (5, 1)]);
+        assert_eq!(told(&history, 3), [(4, 1), (5, 1)]);
+    }
+
+    #[test]
+    fn what_was_lost_on_the_way_has_numbers_too() {
+        let mut history = History::new(2);
+        history.push(opened());
+        history.push(lost(10));
+        assert_eq!(told(&history, 0), [(1, 1), (11, 10)]);
+        assert_eq!(told(&history, 5), [(11, 10)], "nobody has seen part of a loss");
+        history.push(opened());
+        assert_eq!(told(&history, 0), [(1, 1), (11, 10), (12, 1)]);
+        history.push(opened());
+        assert_eq!(told(&history, 0), [(11, 11), (12, 1), (13, 1)]);
+    }
+}

@@ -1,0 +1,76 @@
+//! The daemon's state in the protocol's words, for calls and for the page.
+
+use crate::{
+    engine::{Clock, Command, EngineError, Handle, ModelStatus},
+    proto,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// Sees the daemon's state.
+pub struct View {
+    engine: Handle,
+    clock: Arc<dyn Clock>,
+    /// When the daemon was ready, on that clock.
+    ready_at: Duration,
+    serving: AtomicBool,
+}
+
+impl View {
+    /// A view of a daemon that is ready now, but does not serve yet.
+    pub fn new(engine: Handle, clock: Arc<dyn Clock>) -> Self {
+        Self { engine, ready_at: clock.now(), clock, serving: AtomicBool::new(false) }
+    }
+
+    /// Notes whether switches are taken.
+    pub fn set_serving(&self, serving: bool) {
+        self.serving.store(serving, Ordering::Relaxed);
+    }
+
+    /// Tells the state of a model, or of all if none is named.
+    pub async fn status(
+        &self,
+        model: String,
+        picture: bool,
+    ) -> Result<proto::GetStatusResponse, EngineError> {
+        let models = self.engine.ask(|reply| Command::Status { model, reply }).await?;
+        let mut told = Vec::with_capacity(models.len());
+        for model in models {
+            let picture = if picture { Some(self.picture(&model.name).await?) } else { None };
+            told.push(self.told(model, picture));
+        }
+        told.sort_by(|a, b| a.name.cmp(&b.name));
+        let serving = self.serving.load(Ordering::Relaxed);
+        use proto::DaemonState::{Draining, Serving};
+        Ok(proto::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").into(),
+            state: if serving { Serving } else { Draining }.into(),
+            uptime_ms: self.clock.now().saturating_sub(self.ready_at).as_millis() as u64,
+            models: told,
+        })
+    }
+
+    /// Lists the models.
+    pub async fn models(&self) -> Result<Vec<proto::Model>, EngineError> {
+        let bundles = self.engine.ask(|reply| Command::ListModels { reply }).await?;
+        let mut models: Vec<proto::Model> =
+            bundles.iter().map(|bundle| bundle.as_ref().into()).collect();
+        models.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(models)
+    }
+
+    async fn picture(&self, model: &str) -> Result<proto::Picture, EngineError> {
+        let model = model.to_owned();
+        Ok(self.engine.ask(|reply| Command::Picture { model, reply }).await?.into())
+    }
+
+    fn told(&self, model: ModelStatus, picture: Option<proto::Picture>) -> proto::ModelStatus {
+        let storage = self.engine.storage(&model.name).map(Into::into);
+        proto::ModelStatus { storage, picture, ..model.into() }
+    }
+}

@@ -1,0 +1,237 @@
+//! What the daemon and systemd say to each other. Systemd is played by the tests.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects")]
+#![allow(clippy::print_stderr, reason = "what is skipped is said")]
+
+mod common;
+
+use common::{
+    calls::{assert_serves, bundle, runtime, switch},
+    daemon::{Daemon, write_config},
+    systemd::{HeldThread, Manager, passing},
+};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    path::Path,
+    time::Duration,
+};
+use synchromesh::{client::Attachment, proto};
+use tempfile::TempDir;
+
+/// A folder with a configuration that serves the bundle of another one.
+fn place(bundle: &Path) -> TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let shown = bundle.display();
+    let models =
+        format!("models: [{{bundle: {shown}/small.mesh, pool_bytes: 1MiB, initial_task: city}}]\n");
+    write_config(place.path(), &models);
+    place
+}
+
+fn socket(path: &Path, kind: SocketType) -> OwnedFd {
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    listen(&socket, 16).unwrap();
+    socket
+}
+
+fn root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: only root can hold a thread of the daemon");
+    }
+    root
+}
+
+#[test]
+fn sockets_of_systemd_are_served_by_their_names_and_stay_when_the_daemon_goes() {
+    let (folder, fixture, bundle) = bundle();
+    let (place, sockets) = (place(folder.path()), tempfile::tempdir().unwrap());
+    let [control, attach] = ["c", "a"].map(|name| sockets.path().join(name));
+    let metrics = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = metrics.local_addr().unwrap();
+    let opened = [
+        ("metrics", metrics.into()),
+        ("attach", socket(&attach, SocketType::SEQPACKET)),
+        ("control", socket(&control, SocketType::STREAM)),
+    ];
+    let passed: Vec<_> = opened.iter().map(|(name, fd)| (*name, fd)).collect();
+    let manager = Manager::start();
+    runtime().block_on(async {
+        // The first call starts it, so it comes before there is a daemon.
+        let early = tokio::spawn({
+            let control = control.clone();
+            async move {
+                let mut client = synchromesh::client::connect(&control).await.unwrap();
+                client.switch_task(switch("highway")).await.unwrap().into_inner().generation
+            }
+        });
+        tokio::task::yield_now().await;
+        let mut daemon = manager.run(place, &passed, &[]);
+        assert_eq!(early.await.unwrap(), 2, "the first was the initial task");
+        assert!(!daemon.control().exists() && !daemon.attach().exists(), "nothing else is bound");
+        let mut attached = Attachment::connect(&attach, "", "").unwrap();
+        assert_eq!(attached.lease().unwrap().task(), bundle.find_task("highway").unwrap());
+        drop(attached);
+        let mut scrape = TcpStream::connect(address).unwrap();
+        scrape.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut text = String::new();
+        scrape.read_to_string(&mut text).unwrap();
+        assert!(text.contains("# EOF"), "{text}");
+
+        // Who is not started by systemd keeps off.
+        let second = tempfile::tempdir().unwrap();
+        let text = fs::read_to_string(daemon.folder.path().join("synchromesh.yaml")).unwrap();
+        let text = text.replace(&daemon.control().display().to_string(), control.to_str().unwrap());
+        fs::write(second.path().join("synchromesh.yaml"), text).unwrap();
+        let mut second = Daemon::spawn(second);
+        assert!(second.wait_for("another daemon serves"), "{:?}", second.log());
+
+        assert_eq!(daemon.stop(), Some(0), "{:?}", daemon.log());
+        assert!([&control, &attach].iter().all(|path| path.exists()));
+        let mut second =
+            Daemon::spawn(std::mem::replace(&mut second.folder, tempfile::tempdir().unwrap()));
+        assert!(second.wait_for("another daemon serves"), "systemd listens: {:?}", second.log());
+        assert!(control.exists());
+    });
+    drop(fixture);
+}
+
+#[test]
+fn sockets_of_unknown_names_or_other_kinds_are_refused() {
+    let (folder, _, _bundle) = bundle();
+    let sockets = tempfile::tempdir().unwrap();
+    let path = |name: &str| sockets.path().join(name);
+    let [one, two] = ["s", "t"].map(|name| socket(&path(name), SocketType::STREAM));
+    let packets = socket(&path("p"), SocketType::SEQPACKET);
+    let tcp = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let cases: [(&[(&str, &OwnedFd)], &str); 6] = [
+        (&[("grpc", &one)], "systemd passed a socket named `grpc`"),
+        (&[("control", &one), ("control", &two)], "two sockets named `control`"),
+        (&[("control", &packets)], "`control` that systemd passed is not a Unix stream socket"),
+        (&[("control", &tcp)], "`control` that systemd passed is not a Unix stream socket"),
+        (&[("attach", &one)], "`attach` that systemd passed is not a Unix seqpacket socket"),
+        (&[("metrics", &packets)], "`metrics` that systemd passed is not a TCP socket"),
+    ];
+    for (passed, said) in cases {
+        let mut daemon = Daemon::spawn_by(passing(passed), place(folder.path()));
+        assert!(daemon.wait_for(said), "{said}: {:?}", daemon.log());
+        assert!(daemon.ends());
+    }
+    let mut daemon = Daemon::spawn_by(passing(&[("metrics", &tcp)]), place(folder.path()));
+    assert!(daemon.wait_for("ready"), "the others are bound: {:?}", daemon.log());
+    assert!(daemon.control().exists() && daemon.attach().exists());
+}
+
+#[test]
+fn readiness_is_told_when_all_is_served_and_the_status_follows_the_tasks() {
+    let (folder, fixture, bundle) = bundle();
+    let manager = Manager::start();
+    let mut daemon = manager.run(place(folder.path()), &[], &[]);
+    assert!(manager.wait_for("EXTEND_TIMEOUT_USEC=").contains("STATUS=loading "));
+    let ready = manager.wait_for("READY=1");
+    assert!(ready.contains("STATUS=active: small default=city\n"), "{ready}");
+    assert_serves(&daemon, &fixture, bundle.find_task("city").unwrap());
+    runtime().block_on(async {
+        let mut client = daemon.connect().await;
+        client.switch_task(switch("parking")).await.unwrap();
+        manager.wait_for("STATUS=active: small default=parking");
+        let open = proto::OpenSessionRequest { session: "rear".into(), ..Default::default() };
+        client.open_session(open).await.unwrap();
+        manager.wait_for("STATUS=active: small default=parking rear=none");
+    });
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(manager.wait_for("STOPPING=1").contains("EXTEND_TIMEOUT_USEC="));
+}
+
+#[test]
+fn a_manager_that_does_not_listen_holds_nobody_up() {
+    let (folder, fixture, bundle) = bundle();
+    let place = place(folder.path());
+    let path = place.path().join("notify");
+    let deaf = UnixDatagram::bind(&path).unwrap();
+    let full = UnixDatagram::unbound().unwrap();
+    full.set_nonblocking(true).unwrap();
+    while full.send_to(b"STATUS=full", &path).is_ok() {}
+    let mut command = passing(&[]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "30000");
+    let mut daemon = Daemon::spawn_by(command, place);
+    assert!(daemon.wait_for("ready"), "{:?}", daemon.log());
+    assert!(daemon.wait_for("systemd was not notified"), "{:?}", daemon.log());
+    runtime()
+        .block_on(async { daemon.connect().await.switch_task(switch("parking")).await.unwrap() });
+    assert_serves(&daemon, &fixture, bundle.find_task("parking").unwrap());
+    assert_eq!(daemon.stop(), Some(0));
+    drop(deaf);
+}
+
+/// A daemon that is to ping every tenth of a second.
+fn watched(manager: &Manager, folder: &Path, backend: &str) -> Daemon {
+    let place = place(folder);
+    let config = place.path().join("synchromesh.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(config, format!("{text}storage: {{backend: {backend}, read_threads: 2}}\n")).unwrap();
+    let daemon = manager.run(place, &[], &[("WATCHDOG_USEC", "300000")]);
+    manager.hears_pings(3);
+    daemon
+}
+
+const LIMIT: Duration = Duration::from_millis(300);
+
+#[test]
+fn p3_a_loop_that_hangs_is_not_reported_alive() {
+    if !root() {
+        return;
+    }
+    let (folder, _, _bundle) = bundle();
+    let manager = Manager::start();
+    let daemon = watched(&manager, folder.path(), "auto");
+    let held = HeldThread::hold(&daemon, "synchromesh");
+    assert!(manager.misses_pings(LIMIT));
+    held.let_go();
+    manager.hears_pings(1);
+}
+
+#[test]
+fn p4_a_thread_that_does_not_come_round_keeps_the_daemon_from_being_reported_alive() {
+    if !root() {
+        return;
+    }
+    let (folder, fixture, bundle) = bundle();
+    for (backend, thread) in [("preadv", "read-1"), ("preadv", "verify"), ("auto", "verify")] {
+        let manager = Manager::start();
+        let mut daemon = watched(&manager, folder.path(), backend);
+        let held = HeldThread::hold(&daemon, thread);
+        assert!(manager.misses_pings(LIMIT), "{thread}");
+        assert!(daemon.wait_for(&format!("silent=\"{thread}")), "{:?}", daemon.log());
+        // The loop goes on all the while.
+        runtime()
+            .block_on(async { daemon.connect().await.switch_task(switch("city")).await.unwrap() });
+        held.let_go();
+        manager.hears_pings(3);
+        assert_serves(&daemon, &fixture, bundle.find_task("city").unwrap());
+    }
+    if common::io_uring_is_refused() {
+        return;
+    }
+    let manager = Manager::start();
+    let daemon = watched(&manager, folder.path(), "auto");
+    let held = HeldThread::hold(&daemon, "io_uring");
+    assert!(manager.misses_pings(LIMIT));
+    held.let_go();
+    manager.hears_pings(1);
+}
+
+#[test]
+fn without_a_manager_nothing_is_told_and_nothing_is_missing() {
+    let (folder, _, _bundle) = bundle();
+    let mut daemon = Daemon::spawn(place(folder.path()));
+    assert!(daemon.wait_for("ready"), "{:?}", daemon.log());
+    assert!(!daemon.log().iter().any(|line| line.contains("systemd")), "{:?}", daemon.log());
+}
