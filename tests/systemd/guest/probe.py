@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 # By x86-64's numbers.
@@ -59,7 +58,7 @@ def main() -> None:
         "a home": lambda: os.listdir("/root") or write("/root/x"),
     }
     allowed = [what for what, attempt in attempts.items() if not refused(what, attempt)]
-    links = [name for _, name in socket.if_nameindex()] if Path("/sys/class/net").exists() else []
+    links = os.listdir("/sys/class/net")
     print(f"probe: devices: {sorted(os.listdir('/dev'))}, links: {links}", flush=True)
     if allowed:
         sys.exit(f"probe: not refused: {', '.join(allowed)}")
