@@ -311,7 +311,7 @@ fn r10_silent_connections_are_closed_and_give_their_places_back() {
     let shown = folder.path().display();
     let daemon = Daemon::with_config(|_| {
         format!(
-            "limits: {{connections: 4}}\n\
+            "limits: {{connections: 4, clients_per_session: 4, attachments_per_process: 4}}\n\
              models: [{{bundle: {shown}/small.mesh, pool_bytes: 1MiB}}]\n"
         )
     });

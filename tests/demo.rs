@@ -40,6 +40,8 @@ impl Scene {
     fn demo(&self, model: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_synchromesh"));
         command.args(["demo", "--json", "--model"]).arg(model).env("TMPDIR", self.work());
+        // It is not for the demo's own daemon.
+        command.env("SYNCHROMESH_CONFIG__LISTEN__CONTROL", "/nowhere/control.sock");
         command
     }
 

@@ -78,6 +78,8 @@ enum Command {
 enum ConfigCommand {
     /// Say whether a configuration can be used.
     Check(serve::CheckArgs),
+    /// Print the JSON Schema of configurations, for editors.
+    Schema,
 }
 
 /// How results are shown.
@@ -122,6 +124,7 @@ impl Cli {
             Command::Replay(args) => replay::replay(&args),
             Command::Doctor(args) => doctor::doctor(&args),
             Command::Config(ConfigCommand::Check(args)) => serve::check(&args),
+            Command::Config(ConfigCommand::Schema) => serve::print_schema(),
         };
         result.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
     }

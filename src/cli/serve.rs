@@ -1,4 +1,4 @@
-//! `serve` and `config check`.
+//! `serve`, `config check` and `config schema`.
 
 use super::{
     OutputArgs,
@@ -6,19 +6,27 @@ use super::{
     output::{print, print_json},
 };
 use crate::{
-    config::{Config, ConfigError},
+    config::{ConfigError, Place, Problem, Source, schema},
     daemon, observe,
 };
 use clap::Args;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::Serialize;
-use std::{io, panic, path::PathBuf, process, sync::Arc, thread};
+use std::{
+    env, io, panic,
+    path::{Path, PathBuf},
+    process,
+    sync::Arc,
+    thread,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "/etc/synchromesh/synchromesh.yaml")]
     config: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
     /// Stop when standard input ends: for whoever runs a daemon as a child process.
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -30,13 +38,31 @@ pub(super) struct CheckArgs {
     #[arg(value_name = "FILE", default_value = "/etc/synchromesh/synchromesh.yaml")]
     file: PathBuf,
     #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
     output: OutputArgs,
+}
+
+/// What is set besides the file.
+#[derive(Debug, Args)]
+struct Settings {
+    /// Set a key, such as limits.connections=128 or models.0.pool_bytes=1GiB. May be given more than
+    /// once. Comes before the environment (SYNCHROMESH_CONFIG__LIMITS__CONNECTIONS=128), and that
+    /// before the file.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Settings {
+    fn source(&self, file: &Path) -> Source {
+        Source::new(file).with_variables(env::vars_os()).with_arguments(&self.set)
+    }
 }
 
 /// Runs the daemon until it is told to stop.
 pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
-    let path = args.config.clone();
-    let read = move || Config::load(&path);
+    let source = args.settings.source(&args.config);
+    let read = move || source.load();
     let config = read().map_err(Failure::usage)?;
     let log = observe::log_to(io::stderr(), &config.log);
     abort_on_panic();
@@ -78,24 +104,44 @@ struct Verdict {
 #[derive(Serialize)]
 struct Found {
     key: String,
+    line: Option<usize>,
+    column: Option<usize>,
+    /// The variable or argument, where it is not the file that says so.
+    set_by: Option<String>,
     problem: String,
+}
+
+impl From<Problem> for Found {
+    fn from(Problem { place, key, what: problem }: Problem) -> Self {
+        let (line, column, set_by) = match place {
+            Place::File => (None, None, None),
+            Place::At { line, column } => (Some(line), Some(column), None),
+            Place::Override(name) => (None, None, Some(name)),
+        };
+        Self { key, line, column, set_by, problem }
+    }
 }
 
 /// Says whether a configuration can be used.
 pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let checked = Config::load(&args.file);
+    let checked = args.settings.source(&args.file).load();
     if args.output.json {
         let problems = match &checked {
             Ok(_) => Vec::new(),
-            Err(ConfigError::Invalid { problems, .. }) => problems
-                .iter()
-                .map(|problem| Found { key: problem.key.clone(), problem: problem.what.clone() })
-                .collect(),
-            Err(error) => vec![Found { key: String::new(), problem: error.to_string() }],
+            Err(ConfigError::Invalid { problems, .. }) => problems.clone(),
+            Err(error @ ConfigError::Read { .. }) => {
+                vec![Problem { place: Place::File, key: String::new(), what: error.to_string() }]
+            }
         };
+        let problems = problems.into_iter().map(Found::from).collect();
         print_json(&Verdict { valid: checked.is_ok(), problems })?;
     } else if checked.is_ok() {
         print(&format!("{} can be used\n", args.file.display()))?;
     }
     checked.map(drop).map_err(Failure::usage)
+}
+
+/// Prints the JSON Schema of configurations.
+pub(super) fn print_schema() -> Result<(), Failure> {
+    print_json(&schema())
 }

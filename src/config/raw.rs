@@ -1,151 +1,167 @@
-//! The configuration as the file has it: types and defaults. Whether values are any good is the
-//! parent's business.
+//! The keys of the file, one place each: its type with unit and range, its default, and what it
+//! means. The schema is made of this, what is checked is what the schema says, and the comments of
+//! `config/synchromesh.yaml` are these, word for word.
+//!
+//! How keys must agree with one another is `relations`' business.
 
-use super::{LogConfig, LogFormat, PrefetchConfig, StorageBackend, StorageConfig};
-use bytesize::ByteSize;
-use serde::Deserialize;
-use std::path::PathBuf;
+use super::{
+    LogFormat, StorageBackend,
+    value::{AbsolutePath, Count, Id, LogFilter, LoopbackAddress, Millis, Size, SocketPath},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawConfig {
-    #[serde(default)]
-    pub(super) listen: RawListen,
-    #[serde(default)]
-    pub(super) peers: RawPeers,
-    pub(super) models: Vec<RawModel>,
-    #[serde(default = "enabled")]
-    pub(super) lock_memory: bool,
-    #[serde(default)]
-    pub(super) storage: RawStorage,
-    #[serde(default)]
-    pub(super) prefetch: RawPrefetch,
-    #[serde(default = "state_dir")]
-    pub(super) state_dir: PathBuf,
-    #[serde(default)]
-    pub(super) limits: RawLimits,
-    #[serde(default)]
-    pub(super) log: RawLog,
+const MEBIBYTE: u64 = 1 << 20;
+const TEBIBYTE: u64 = 1 << 40;
+const HOUR_MS: u64 = 3_600_000;
+
+/// A section of which every key has a default.
+macro_rules! section {
+    ($(#[$meta:meta])* $name:ident {
+        $($(#[$key_meta:meta])* $key:ident: $kind:ty = $default:expr,)*
+    }) => {
+        #[derive(Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        $(#[$meta])*
+        pub(super) struct $name {
+            $($(#[$key_meta])* pub(super) $key: $kind,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default),* }
+            }
+        }
+    };
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawListen {
-    pub(super) control: PathBuf,
-    pub(super) attach: PathBuf,
-    pub(super) tcp: Option<String>,
-    pub(super) metrics: Option<String>,
-    pub(super) reflection: bool,
+section! {
+    /// Configuration of the Synchromesh daemon.
+    #[schemars(extend("required" = ["models"]))]
+    RawConfig {
+        /// What is served.
+        #[schemars(length(min = 1))]
+        models: Vec<RawModel> = Vec::new(),
+        listen: RawListen = RawListen::default(),
+        peers: RawPeers = RawPeers::default(),
+        /// Whether pools must be locked into memory. If the limit (LimitMEMLOCK=, ulimit -l) forbids
+        /// it, the daemon does not start.
+        lock_memory: bool = true,
+        storage: RawStorage = RawStorage::default(),
+        prefetch: RawPrefetch = RawPrefetch::default(),
+        /// Where what was learnt about switches is kept over restarts; absolute. If it cannot be
+        /// written, the daemon learns anew after each start.
+        state_dir: AbsolutePath = AbsolutePath("/var/lib/synchromesh".into()),
+        limits: RawLimits = RawLimits::default(),
+        log: RawLog = RawLog::default(),
+    }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawPeers {
-    pub(super) uids: Vec<u32>,
-    pub(super) gids: Vec<u32>,
-}
-
-#[derive(Deserialize)]
+/// A model.
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawModel {
-    pub(super) bundle: PathBuf,
-    pub(super) pool_bytes: ByteSize,
+    /// The bundle, made by `synchromesh compile`. Absolute, no symbolic link, not world-writable.
+    pub(super) bundle: AbsolutePath,
+    /// Memory for the model's blocks, besides its base tensors. A switch without a stop needs room
+    /// for the old task's and the new task's blocks together; what is left over is cache. Never more
+    /// is taken than all blocks of the bundle need. All pools together fit into the machine's memory.
+    pub(super) pool_bytes: Size<4096, { u64::MAX }>,
+    /// The task that the default session has at start. Default: none.
     #[serde(default)]
     pub(super) initial_task: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawStorage {
-    pub(super) backend: StorageBackend,
-    pub(super) read_threads: u64,
-    pub(super) reads_in_flight: u64,
-    pub(super) read_bytes: ByteSize,
-    pub(super) stall_ms: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawPrefetch {
-    pub(super) enabled: bool,
-    pub(super) waste_bytes_per_s: ByteSize,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawLimits {
-    pub(super) switch_timeout_ms: u64,
-    pub(super) drain_timeout_ms: u64,
-    pub(super) lease_patience_ms: u64,
-    pub(super) clients_per_session: u64,
-    pub(super) attachments_per_process: u64,
-    pub(super) connections: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawLog {
-    pub(super) filter: String,
-    pub(super) format: LogFormat,
-}
-
-fn enabled() -> bool {
-    true
-}
-
-fn state_dir() -> PathBuf {
-    "/var/lib/synchromesh".into()
-}
-
-impl Default for RawListen {
-    fn default() -> Self {
-        Self {
-            control: "/run/synchromesh/control.sock".into(),
-            attach: "/run/synchromesh/attach.sock".into(),
-            tcp: None,
-            metrics: None,
-            reflection: true,
-        }
+section! {
+    /// Where clients connect.
+    RawListen {
+        /// Unix socket of the gRPC services: absolute, at most 107 bytes.
+        control: SocketPath = SocketPath("/run/synchromesh/control.sock".into()),
+        /// Unix socket of the data plane, where clients get their view of the pool: absolute, at
+        /// most 107 bytes.
+        attach: SocketPath = SocketPath("/run/synchromesh/attach.sock".into()),
+        /// gRPC over TCP, on loopback addresses only, such as 127.0.0.1:7420. Every local user can
+        /// connect there. Default: none.
+        tcp: Option<LoopbackAddress> = None,
+        /// HTTP for metrics (/metrics, OpenMetrics) and the status page, read-only, on loopback
+        /// addresses only, such as 127.0.0.1:9464. Every local user can look. Default: none.
+        metrics: Option<LoopbackAddress> = None,
+        /// Whether the gRPC services describe themselves to tools such as grpcurl.
+        reflection: bool = true,
     }
 }
 
-impl Default for RawStorage {
-    fn default() -> Self {
-        let StorageConfig { backend, read_threads, reads_in_flight, read_bytes, stall } =
-            StorageConfig::default();
-        Self {
-            backend,
-            read_threads: read_threads as u64,
-            reads_in_flight: reads_in_flight as u64,
-            read_bytes: ByteSize(read_bytes),
-            stall_ms: stall.as_millis() as u64,
-        }
+section! {
+    /// Who may connect to the Unix sockets besides root and the daemon's own user. They must also be
+    /// able to reach them: under the shipped unit that is the group synchromesh.
+    RawPeers {
+        /// User ids.
+        uids: Vec<Id> = Vec::new(),
+        /// Primary group ids.
+        gids: Vec<Id> = Vec::new(),
     }
 }
 
-impl Default for RawPrefetch {
-    fn default() -> Self {
-        let PrefetchConfig { enabled, waste_bytes_per_s } = PrefetchConfig::default();
-        Self { enabled, waste_bytes_per_s: ByteSize(waste_bytes_per_s) }
+section! {
+    /// How bundles are read.
+    RawStorage {
+        /// auto: by io_uring where the kernel allows it, else by blocking calls on threads. preadv:
+        /// always by blocking calls. `synchromesh status` tells which it is, and why.
+        backend: StorageBackend = StorageBackend::Auto,
+        /// Threads of blocking calls.
+        read_threads: Count<1, 64> = Count(4),
+        /// Reads of a model queued or under way, not below read_threads.
+        reads_in_flight: Count<1, 4096> = Count(64),
+        /// Largest read. A block is always read whole.
+        read_bytes: Size<4096, { 64 * MEBIBYTE }> = Size(256 << 10),
+        /// How long nothing at all may end of what is being read before the device is held not to
+        /// answer. Then switches that have to read are refused, except that in each such time one may
+        /// see whether it answers again.
+        stall_ms: Millis<10, HOUR_MS> = Millis(2_000),
     }
 }
 
-impl Default for RawLimits {
-    fn default() -> Self {
-        Self {
-            switch_timeout_ms: 30_000,
-            drain_timeout_ms: 5_000,
-            lease_patience_ms: 2_000,
-            clients_per_session: 16,
-            attachments_per_process: 8,
-            connections: 64,
-        }
+section! {
+    /// What is loaded ahead of switches: the daemon learns how tasks follow one another, and has the
+    /// blocks of those that are likely next in place before they are asked for.
+    RawPrefetch {
+        /// Whether anything is. If not, cached blocks go by age alone, and only `synchromesh prepare`
+        /// loads what is not active.
+        enabled: bool = true,
+        /// Bytes a second that may be read in vain, in the long run. Less where the device wears or
+        /// the current is dear.
+        waste_bytes_per_s: Size<MEBIBYTE, TEBIBYTE> = Size(64 * MEBIBYTE),
     }
 }
 
-impl Default for RawLog {
-    fn default() -> Self {
-        let LogConfig { filter, format } = LogConfig::default();
-        Self { filter, format }
+section! {
+    /// What bounds the daemon's work.
+    RawLimits {
+        /// Longest switch when its caller sets no earlier deadline.
+        switch_timeout_ms: Millis<1, HOUR_MS> = Millis(30_000),
+        /// Longest wait for running switches when stopping.
+        drain_timeout_ms: Millis<1, HOUR_MS> = Millis(5_000),
+        /// How long a client may go on reading a task that is not active any more before its lease is
+        /// revoked and switches that need the room are refused instead of waiting. Longer than the
+        /// longest inference.
+        lease_patience_ms: Millis<1, HOUR_MS> = Millis(2_000),
+        /// Clients attached to a session, not above connections.
+        clients_per_session: Count<1, 4096> = Count(16),
+        /// Attachments of one process, not above clients_per_session: one that leaks them harms
+        /// itself only.
+        attachments_per_process: Count<1, 4096> = Count(8),
+        /// Connections to each socket.
+        connections: Count<1, 4096> = Count(64),
+    }
+}
+
+section! {
+    /// What is logged, to standard error or to the journal.
+    RawLog {
+        /// Levels: error, warn, info, debug, trace; for one module: synchromesh::engine=debug.
+        filter: LogFilter = LogFilter("info".into()),
+        /// auto: to the journal, with fields, if standard error leads there, else text. text: for
+        /// people. json: one object a line. journald: to the journal in any case.
+        format: LogFormat = LogFormat::Auto,
     }
 }

@@ -6,6 +6,7 @@ use super::{Stop, place::Place};
 use crate::{
     cli::failure::Failure,
     client::{self, Attachment, Control},
+    config::is_override,
 };
 use std::{
     env,
@@ -39,7 +40,12 @@ impl<'a> Daemon<'a> {
         let config = place.file("synchromesh.yaml");
         fs::write(&config, configuration(place, pool_bytes)).map_err(Failure::failed)?;
         let spawn = || -> io::Result<Child> {
-            Command::new(env::current_exe()?)
+            let mut command = Command::new(env::current_exe()?);
+            // What is set for a daemon that is in use is not meant for this one.
+            for (name, _) in env::vars_os().filter(|(name, _)| is_override(name)) {
+                command.env_remove(name);
+            }
+            command
                 .args(["serve", "--stop-with-stdin", "--config"])
                 .arg(config)
                 .env_remove("NOTIFY_SOCKET")
