@@ -151,7 +151,7 @@ async fn serve_models(
     if let Some(address) = listen.metrics {
         let failed = |source| ServerError::Listen { address: address.to_string(), source };
         let listener = TcpListener::bind(address).map_err(failed)?;
-        tokio::spawn(serve_http(listener, observed));
+        serve_http(listener, observed)?;
     }
     let (last, last_learnt) = oneshot::channel();
     let saver = tokio::spawn(saver::run(engine.clone(), keeper, last_learnt));

@@ -6,6 +6,7 @@ use std::{
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 /// A pool of reading threads. Dropped, it finishes what the threads have begun and forgets what
@@ -38,7 +39,9 @@ impl Preadv {
 
 impl Storage for Preadv {
     fn submit(&self, read: Read) -> Result<(), Read> {
-        self.shared.lock().push(read)?;
+        let pushed = self.shared.lock().push(read);
+        self.shared.counters.submitted(pushed.is_ok());
+        pushed?;
         self.shared.work.notify_one();
         Ok(())
     }
@@ -87,8 +90,10 @@ impl Shared {
 fn work(shared: &Shared, sink: &Sink) {
     let mut scratch = Scratch::default();
     while let Some(mut read) = shared.next() {
+        shared.counters.begun();
+        let begun = Instant::now();
         let result = read.carry_out(&mut scratch);
-        shared.counters.ended(read.len(), &result);
+        shared.counters.ended(read.len(), begun.elapsed(), &result);
         shared.lock().ended(read.priority);
         // The next read ahead may have waited for this one.
         shared.work.notify_one();
