@@ -1,6 +1,6 @@
 //! The daemon, put together: load models, open sockets, say that it is ready, serve, drain.
 //!
-//! All of control, attach and engine share one thread; reading and verifying have their own.
+//! All of control, attach and engine share one thread; reading, verifying and HTTP have their own.
 
 mod saver;
 mod socket;

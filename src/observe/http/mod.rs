@@ -45,10 +45,9 @@ pub fn serve(listener: net::TcpListener, observed: Observed) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let work = move || runtime.block_on(accept(listener, observed));
     let work = move || {
-        if let Err(error) = work() {
-            tracing::error!(%error, "metrics are not served");
+        if let Err(error) = runtime.block_on(accept(listener, observed)) {
+            tracing::error!(%error, "metrics are not served any more");
         }
     };
     thread::Builder::new().name("http".into()).spawn(work)?;

@@ -78,7 +78,7 @@ impl Metrics {
 
     /// Counts an event of the engine.
     pub(super) fn observe(&self, event: &Event) {
-        self.counted(event.bundle.model()).observe(event);
+        self.counted(event.bundle.model()).observe(&event.kind);
     }
 
     /// Counts what happened to the daemon as a whole.
@@ -143,4 +143,69 @@ fn registry_of_process(process: process::Process) -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(process));
     registry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::{Monotonic, Runtime},
+        observe::View,
+        proto::{ConfigReloaded, DaemonChanged, EventsLost},
+    };
+
+    fn metrics_of(metrics: &Metrics, view: &View) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let snapshot = runtime.block_on(view.snapshot());
+        metrics.render(snapshot, Seen::default(), Format::Plain)
+    }
+
+    fn has(text: &str, line: &str) -> bool {
+        text.lines().any(|found| found == line)
+    }
+
+    #[test]
+    fn of_an_engine_that_does_not_answer_there_is_what_is_known() {
+        let (engine, runtime) = Runtime::with_storage(&[], |_, _| unreachable!()).unwrap();
+        let (metrics, view) = (Metrics::new(), View::new(engine, Arc::new(Monotonic::start())));
+        // Nobody takes commands up.
+        let text = metrics_of(&metrics, &view);
+        assert!(has(&text, "synchromesh_engine_up 0"), "{text}");
+        assert!(has(&text, "synchromesh_rpc_requests_total{method=\"SwitchTask\",code=\"OK\"} 0"));
+        // The queue is gone.
+        drop(runtime);
+        let text = metrics_of(&metrics, &view);
+        assert!(
+            has(&text, "synchromesh_engine_up 0") && text.contains("process_start_time_seconds")
+        );
+        assert!(has(&text, "synchromesh_engine_commands_waiting 0"), "{text}");
+    }
+
+    #[test]
+    fn what_happens_to_the_daemon_as_a_whole_is_counted() {
+        let (engine, _) = Runtime::with_storage(&[], |_, _| unreachable!()).unwrap();
+        let (metrics, view) = (Metrics::new(), View::new(engine, Arc::new(Monotonic::start())));
+        let reloaded = |error: &str| Kind::ConfigReloaded(ConfigReloaded { error: error.into() });
+        let state = DaemonState::Draining.into();
+        for kind in [
+            Kind::Lost(EventsLost { count: 3 }),
+            Kind::Lost(EventsLost { count: 4 }),
+            reloaded(""),
+            reloaded("line 1: no"),
+            reloaded("line 2: no"),
+            Kind::DaemonChanged(DaemonChanged { state, ..Default::default() }),
+        ] {
+            metrics.observe_daemon(&kind);
+        }
+        let text = metrics_of(&metrics, &view);
+        for line in [
+            "synchromesh_events_lost_total 7",
+            "synchromesh_config_reloads_total{outcome=\"applied\"} 1",
+            "synchromesh_config_reloads_total{outcome=\"refused\"} 2",
+            "synchromesh_daemon_state{state=\"draining\"} 1",
+            "synchromesh_daemon_state{state=\"serving\"} 0",
+        ] {
+            assert!(has(&text, line), "{line} in {text}");
+        }
+    }
 }

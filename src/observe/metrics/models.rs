@@ -8,6 +8,7 @@ use super::{
 use crate::{
     bundle::Bundle,
     engine::{ModelStatus, PrefetchStatus},
+    residency::SlotCounts,
 };
 use prometheus_client::{
     collector::Collector,
@@ -162,20 +163,7 @@ impl Models {
 
     fn pools(&self, to: &mut Families<'_>) -> fmt::Result {
         let family = numbers("slots", "Slots of the pool, by what they hold");
-        to.gauges(
-            family,
-            self.parts("state", |model| {
-                let slots = model.now.pool.slots;
-                let states = [
-                    ("free", slots.free),
-                    ("filling", slots.filling),
-                    ("verifying", slots.verifying),
-                    ("resident", slots.resident),
-                    ("lost", slots.lost),
-                ];
-                states.map(|(state, count)| (state, count as f64))
-            }),
-        )?;
+        to.gauges(family, self.parts("state", Model::slots))?;
         let family = bytes("block", "Bytes of blocks, by what became of them");
         to.counters(family, self.parts("kind", Model::bytes_by_kind))?;
         let family = ratios("task_resident", "What of a task's blocks is in the pool");
@@ -185,17 +173,10 @@ impl Models {
     fn foresight(&self, to: &mut Families<'_>) -> fmt::Result {
         let family =
             numbers("foresight_switches", "Switches by the rank their task had been given");
-        to.counters(
-            family,
-            self.parts("rank", |model| {
-                RANKS.into_iter().zip(model.counted.foreseen.iter().map(Counter::get))
-            }),
-        )?;
+        to.counters(family, self.parts("rank", Model::ranks))?;
         let what = "What the probabilities of tasks switched to lacked to 1, squared";
-        to.counters(
-            numbers("foresight_squared_error", what),
-            self.each(|model| model.counted.squared_error.get()),
-        )?;
+        let errors = self.each(|model| model.counted.squared_error.get());
+        to.counters(numbers("foresight_squared_error", what), errors)?;
         let lead = seconds("foresight_lead", "How long tasks had been reckoned with when needed");
         to.histograms(lead, self.each(|model| &model.counted.lead))
     }
@@ -204,6 +185,19 @@ impl Models {
 impl Model {
     pub(super) fn label(&self) -> Label<'_> {
         ("model", &self.now.name)
+    }
+
+    /// Slots by what they hold.
+    fn slots(&self) -> [(&'static str, f64); 5] {
+        let SlotCounts { free, filling, verifying, resident, lost } = self.now.pool.slots;
+        let names = ["free", "filling", "verifying", "resident", "lost"];
+        let counts = [free, filling, verifying, resident, lost];
+        std::array::from_fn(|at| (names[at], counts[at] as f64))
+    }
+
+    /// Switches by the rank that their task had been given.
+    fn ranks(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        RANKS.into_iter().zip(self.counted.foreseen.iter().map(Counter::get))
     }
 
     /// What switches found, needed and read, what was loaded ahead, and what went.
@@ -240,6 +234,6 @@ fn named<'a, const N: usize>(
 }
 
 fn slots(model: &ModelStatus) -> u64 {
-    let slots = model.pool.slots;
-    (slots.free + slots.filling + slots.verifying + slots.resident + slots.lost) as u64
+    let SlotCounts { free, filling, verifying, resident, lost } = model.pool.slots;
+    (free + filling + verifying + resident + lost) as u64
 }

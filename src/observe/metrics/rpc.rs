@@ -25,11 +25,14 @@ const METHODS: [&str; 11] = [
     "CloseSession",
     "ListModels",
     "GetStatus",
-    "WatchEvents",
     "Check",
+    "WatchEvents",
     "Watch",
     "other",
 ];
+/// How many of them, from the first on, are timed: what is watched lasts as long as its watcher
+/// likes, and so may what is not known here.
+const TIMED: usize = 8;
 /// Names of the codes, by number.
 const CODES: [&str; 17] = [
     "OK",
@@ -54,14 +57,10 @@ const CODES: [&str; 17] = [
 /// Counts calls.
 #[derive(Debug)]
 pub struct Rpc {
-    methods: [Method; METHODS.len()],
+    /// By method and code.
+    calls: [[AtomicU64; CODES.len()]; METHODS.len()],
+    durations: [Histogram; TIMED],
     under_way: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Method {
-    codes: [AtomicU64; CODES.len()],
-    durations: Histogram,
 }
 
 /// A call that has not ended. If it is dropped, its caller has gone.
@@ -77,8 +76,11 @@ impl Default for Rpc {
     fn default() -> Self {
         // Less than the first no call takes.
         let durations = || Histogram::new(ladder(50e-6, 10.0));
-        let method = || Method { codes: Default::default(), durations: durations() };
-        Self { methods: std::array::from_fn(|_| method()), under_way: AtomicU64::new(0) }
+        Self {
+            calls: Default::default(),
+            durations: std::array::from_fn(|_| durations()),
+            under_way: AtomicU64::new(0),
+        }
     }
 }
 
@@ -106,12 +108,10 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let Method { codes, durations } = &self.rpc.methods[self.method];
-        if let Some(count) = codes.get(self.code as usize) {
+        if let Some(count) = self.rpc.calls[self.method].get(self.code as usize) {
             count.fetch_add(1, Relaxed);
         }
-        // What is watched lasts as long as its watcher likes.
-        if !METHODS[self.method].starts_with("Watch") {
+        if let Some(durations) = self.rpc.durations.get(self.method) {
             durations.observe(self.begun.elapsed().as_secs_f64());
         }
         self.rpc.under_way.fetch_sub(1, Relaxed);
@@ -121,18 +121,17 @@ impl Drop for Call {
 impl Collector for Rpc {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut to = Families(encoder);
-        let calls = METHODS.iter().zip(&self.methods).flat_map(|(name, method)| {
-            let codes = CODES.iter().zip(&method.codes).enumerate();
-            codes.filter_map(move |(number, (code, count))| {
+        let calls = METHODS.iter().zip(&self.calls).flat_map(|(method, codes)| {
+            CODES.iter().zip(codes).enumerate().filter_map(move |(number, (code, count))| {
                 let count = count.load(Relaxed);
-                let labels = [("method", *name), ("code", *code)];
+                // Of what has never happened, only that all went well.
+                let labels = [("method", *method), ("code", *code)];
                 (number == 0 || count > 0).then_some((labels, count))
             })
         });
         to.counters(numbers("rpc_requests", "Calls that have ended, by their gRPC code"), calls)?;
-        let durations =
-            METHODS.iter().zip(&self.methods).filter(|(name, _)| !name.starts_with("Watch"));
-        let durations = durations.map(|(name, method)| ([("method", *name)], &method.durations));
+        let durations = METHODS.iter().zip(&self.durations);
+        let durations = durations.map(|(method, durations)| ([("method", *method)], durations));
         to.histograms(seconds("rpc_duration", "How long calls take in the daemon"), durations)?;
         let under_way = numbers("rpc_under_way", "Calls that have begun and not ended");
         to.gauge(under_way, self.under_way.load(Relaxed) as f64)
