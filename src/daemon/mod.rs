@@ -1,7 +1,7 @@
 //! The daemon, put together: take what the start brings, load models, listen, say that it is ready,
 //! serve, drain.
 //!
-//! All of control, attach and engine share one thread; reading and verifying have their own.
+//! All of control, attach and engine share one thread; reading, verifying and HTTP have their own.
 
 mod listeners;
 mod models;
@@ -236,7 +236,7 @@ async fn open(
     let attach = Attach::on(attach, gates.attach.clone(), gates.processes.clone())?;
     let attach = tokio::spawn(attach.serve(engine.clone()));
     if let Some(metrics) = metrics {
-        tokio::spawn(serve_http(metrics, observed));
+        serve_http(metrics, observed)?;
     }
     Ok(Open { server, attach, claims })
 }
