@@ -68,7 +68,8 @@ pub(super) fn draw_io(canvas: &mut Canvas, model: &ModelView) {
     let bytes = |rate: f64| text::size(rate) + "/s";
     let reads = |rate: f64| format!("{rate:.0} /s");
     type Of = fn(&Rate) -> f64;
-    let rows: [(&str, Of, &dyn Fn(f64) -> String, Style); 5] = [
+    type Figure<'a> = &'a dyn Fn(f64) -> String;
+    let rows: [(&str, Of, Figure<'_>, Style); 5] = [
         ("read", |rate| rate.read_bytes, &bytes, look.of(Color::Blue)),
         ("reads", |rate| rate.reads, &reads, look.of(Color::Blue)),
         ("ahead", |rate| rate.ahead_bytes, &bytes, look.of(Color::Magenta)),
