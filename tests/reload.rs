@@ -51,12 +51,14 @@ fn run(manager: &Manager, bundle: &Path, more: &str) -> Daemon {
 
 #[test]
 fn c7_a_configuration_that_cannot_be_taken_over_changes_nothing_and_is_counted() {
+    const LIMITS: &str = "clients_per_session: 1, attachments_per_process: 1";
     let (folder, fixture, bundle) = bundle();
     let manager = Manager::start();
-    let mut daemon = run(&manager, folder.path(), "limits: {clients_per_session: 1}\n");
+    let mut daemon = run(&manager, folder.path(), &format!("limits: {{{LIMITS}}}\n"));
     let sound = fs::read_to_string(config(&daemon)).unwrap();
     let more = |key: &str| {
-        format!("{}{key}\n", sound.replace("clients_per_session: 1", "clients_per_session: 2"))
+        let more = "clients_per_session: 2, attachments_per_process: 2";
+        format!("{}{key}\n", sound.replace(LIMITS, more))
     };
     let control = daemon.control().display().to_string();
     let cases = [

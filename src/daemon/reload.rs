@@ -90,9 +90,11 @@ impl Reloader<'_> {
             }
             Err(error) => {
                 self.refused += 1;
+                // A configuration has a line for each problem; a log has one for all.
+                let error = error.to_string().replace('\n', "; ");
                 let what = "reload refused: the old configuration stays";
                 tracing::error!(refused = self.refused, %error, "{what}");
-                (format!("reload refused ({} so far): {error}", self.refused), error.to_string())
+                (format!("reload refused ({} so far): {error}", self.refused), error)
             }
         };
         self.hub.tell(Kind::ConfigReloaded(ConfigReloaded { error }));
