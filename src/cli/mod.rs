@@ -7,6 +7,7 @@ mod bundle;
 mod call;
 mod demo;
 mod doctor;
+mod events;
 mod failure;
 mod foresee;
 mod frontier;
@@ -57,6 +58,9 @@ enum Command {
     Prepare(foresee::PrepareArgs),
     /// Show what a daemon holds and serves, and what it foresees.
     Status(status::StatusArgs),
+    /// Show what happens to a daemon, as it happens: switches and where their time went, failures,
+    /// sessions, clients.
+    Events(events::EventsArgs),
     /// List, open or close sessions.
     Sessions(status::SessionsArgs),
     /// Attach to a session and write what it serves as a dense safetensors file.
@@ -116,6 +120,7 @@ impl Cli {
             Command::Hint(args) => foresee::hint(&args),
             Command::Prepare(args) => foresee::prepare(&args),
             Command::Status(args) => status::status(&args),
+            Command::Events(args) => events::events(&args),
             Command::Sessions(args) => status::sessions(&args),
             Command::Export(args) => operate::export(&args),
             Command::Bench(args) => bench::bench(&args),

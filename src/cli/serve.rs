@@ -36,7 +36,7 @@ pub(super) struct CheckArgs {
 /// Runs the daemon until it is told to stop.
 pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(Failure::usage)?;
-    let _log = observe::log_to(io::stderr(), &config.log);
+    let _log = observe::log_to_stderr(&config.log);
     abort_on_panic();
     if args.stop_with_stdin {
         stop_with_stdin().map_err(Failure::failed)?;
