@@ -7,6 +7,7 @@ mod bundle;
 mod call;
 mod demo;
 mod doctor;
+mod events;
 mod failure;
 mod foresee;
 mod frontier;
@@ -62,6 +63,9 @@ enum Command {
     /// Watch a daemon in the terminal as it works.
     #[cfg(feature = "top")]
     Top(top::TopArgs),
+    /// Show what happens to a daemon, as it happens: switches and where their time went, failures,
+    /// sessions, clients.
+    Events(events::EventsArgs),
     /// List, open or close sessions.
     Sessions(status::SessionsArgs),
     /// Attach to a session and write what it serves as a dense safetensors file.
@@ -125,6 +129,7 @@ impl Cli {
             Command::Status(args) => status::status(&args),
             #[cfg(feature = "top")]
             Command::Top(args) => top::top(&args),
+            Command::Events(args) => events::events(&args),
             Command::Sessions(args) => status::sessions(&args),
             Command::Export(args) => operate::export(&args),
             Command::Bench(args) => bench::bench(&args),

@@ -64,7 +64,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let source = args.settings.source(&args.config);
     let read = move || source.load();
     let config = read().map_err(Failure::usage)?;
-    let log = observe::log_to(io::stderr(), &config.log);
+    let log = observe::log_to_stderr(&config.log);
     abort_on_panic();
     if args.stop_with_stdin {
         stop_with_stdin().map_err(Failure::failed)?;

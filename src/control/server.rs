@@ -150,7 +150,7 @@ impl Server {
     /// Takes no new connections, lets calls end, and returns when they have.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
-        self.observed.hub.close();
+        self.observed.hub.close().await;
         while self.tasks.join_next().await.is_some() {}
     }
 

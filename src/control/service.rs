@@ -152,7 +152,12 @@ impl TaskService for Service {
         &self,
         request: Request<proto::WatchEventsRequest>,
     ) -> Answer<Self::WatchEventsStream> {
+        let deadline = self.deadline(&request);
         let proto::WatchEventsRequest { model, after, only_new } = request.into_inner();
+        if !model.is_empty() {
+            // Nothing would ever happen to a model that is not there.
+            self.within(deadline, self.observed.view.status(model.clone(), false)).await?;
+        }
         let Ok(place) = self.watchers.clone().try_acquire_owned() else {
             let what = format!("{MAX_WATCHERS} watch already: end one of them, or wait");
             return Err(refusal(

@@ -86,13 +86,13 @@ pub enum RunError {
 
 /// Where events go. The engine waits for nobody: what does not fit is counted and dropped.
 pub struct EventSink {
-    queue: mpsc::Sender<Event>,
+    queue: mpsc::Sender<(u64, Event)>,
     lost: Arc<AtomicU64>,
 }
 
 /// Where events come out.
 pub struct EventSource {
-    queue: mpsc::Receiver<Event>,
+    queue: mpsc::Receiver<(u64, Event)>,
     lost: Arc<AtomicU64>,
 }
 
@@ -104,27 +104,36 @@ pub fn events() -> (EventSink, EventSource) {
 }
 
 impl EventSink {
-    fn put(&self, event: Event) {
-        if self.queue.try_send(event).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+    /// Takes an event in, or drops it. What was dropped is told with the next one that fits, so that
+    /// the loss has its place among the events.
+    pub fn put(&self, event: Event) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if self.queue.try_send((lost, event)).is_err() {
+            self.lost.fetch_add(lost + 1, Ordering::Relaxed);
         }
     }
 }
 
 impl EventSource {
-    /// Waits for an event; there is none any more once the engine has ended.
-    pub async fn next(&mut self) -> Option<Event> {
+    /// Waits for an event, and tells how many were dropped right before it; there is none any more
+    /// once the engine has ended.
+    pub async fn next(&mut self) -> Option<(u64, Event)> {
         self.queue.recv().await
     }
 
-    /// An event that is there already.
-    pub fn try_next(&mut self) -> Option<Event> {
+    /// An event that is there already, and how many were dropped right before it.
+    pub fn try_next(&mut self) -> Option<(u64, Event)> {
         self.queue.try_recv().ok()
     }
 
-    /// How many were dropped since this was asked last.
+    /// Whether all that there was has come out.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// How many were dropped after the last event, if that has come out.
     pub fn lost(&self) -> u64 {
-        self.lost.swap(0, Ordering::Relaxed)
+        if self.is_empty() { self.lost.swap(0, Ordering::Relaxed) } else { 0 }
     }
 }
 

@@ -16,23 +16,38 @@ use crate::{
     proto::{self, EventPosition, EventsLost, event::Kind},
 };
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    task::yield_now,
+    time::{sleep, timeout},
+};
 
 /// Events that are kept for whoever comes back.
 const KEPT: usize = 2048;
-/// How long events may wait for others.
-const DELAY: Duration = Duration::from_millis(10);
+/// How long events may wait for others: watchers are woken no more often than that.
+const DELAY: Duration = Duration::from_millis(20);
+/// Events that are taken in before others on the thread get their turn.
+const SHARE: usize = 32;
+/// Events that are taken in before watchers are told, however fast more of them come.
+const TURN: usize = 2048;
 /// Events that are told together at most.
 const BATCH: usize = 256;
+/// How long the last events of an engine that has ended may take to be taken in.
+const LAST: Duration = Duration::from_millis(200);
 
 /// Takes events in and hands them on.
 pub struct Hub {
     clock: Arc<dyn Clock>,
     instance: String,
     history: Mutex<History>,
+    /// What happened to the daemon as a whole and has not found its place among the events yet.
+    told: Mutex<VecDeque<(Duration, Kind)>>,
+    /// Something was told.
+    wake: Notify,
     news: watch::Sender<News>,
     metrics: Metrics,
 }
@@ -52,6 +67,8 @@ impl Hub {
             clock,
             instance: format!("{:016x}", fastrand::u64(..)),
             history: Mutex::new(History::new(KEPT)),
+            told: Mutex::default(),
+            wake: Notify::new(),
             news: watch::Sender::new(News { last: 0, over: false }),
             metrics: Metrics::new(),
         })
@@ -77,70 +94,122 @@ impl Hub {
         self.news.receiver_count()
     }
 
-    /// Takes in what the engine tells, until it tells no more.
+    /// Takes in what the engine tells, until it tells no more; then ends all watching.
     pub async fn run(self: Arc<Self>, mut events: EventSource) {
-        while let Some(first) = events.next().await {
+        loop {
+            let first = tokio::select! {
+                event = events.next() => match event {
+                    None => break,
+                    event => event,
+                },
+                () = self.wake.notified() => None,
+            };
             sleep(DELAY).await;
-            self.take_in(&first);
-            while let Some(event) = events.try_next() {
-                self.take_in(&event);
+            let mut next = first.or_else(|| events.try_next());
+            for taken in 1..=TURN {
+                let Some((lost, event)) = next else { break };
+                self.take_in(lost, &event);
+                if taken % SHARE == 0 {
+                    yield_now().await;
+                }
+                next = if taken < TURN { events.try_next() } else { None };
             }
-            let count = events.lost();
-            if count > 0 {
-                self.tell(Kind::Lost(EventsLost { count }));
+            if events.is_empty() {
+                self.lose(events.lost(), self.clock.now());
+                self.take_told(self.clock.now());
             }
             self.spread();
         }
-    }
-
-    /// Tells what happened to the daemon as a whole.
-    pub fn tell(&self, kind: Kind) {
-        lines::log_daemon(&kind);
-        self.metrics.observe_daemon(&kind);
-        let (time_us, kind) = (wall::now_us(), Some(kind));
-        self.history().push(proto::Event { time_us, kind, ..proto::Event::default() });
+        self.take_told(self.clock.now());
         self.spread();
-    }
-
-    /// Ends all watching, once what happened so far is told.
-    pub fn close(&self) {
         self.news.send_modify(|news| news.over = true);
     }
 
-    /// Watches from a place on: after the event that is named, after the last one, or, if the place
-    /// is none of this run's, from the earliest that is kept.
+    /// Tells what happened to the daemon as a whole. It is not told before what happened earlier.
+    pub fn tell(&self, kind: Kind) {
+        lock(&self.told).push_back((self.clock.now(), kind));
+        self.wake.notify_one();
+    }
+
+    /// Ends all watching, once what happened so far is told. The last of it comes when the engine
+    /// has ended; one that does not end is not waited for.
+    pub async fn close(&self) {
+        let mut news = self.news.subscribe();
+        let _ = timeout(LAST, news.wait_for(|news| news.over)).await;
+        self.news.send_modify(|news| news.over = true);
+    }
+
+    /// Watches from a place on: after the event that is named, or, if it is none of this run's, from
+    /// the earliest that is kept; if `only_new`, after the last one.
     pub fn watch(
         self: &Arc<Self>,
         model: String,
         after: Option<EventPosition>,
         only_new: bool,
     ) -> Watcher {
-        let after = after.filter(|after| after.instance == self.instance);
-        let next = match after {
-            Some(after) => after.sequence,
-            None if only_new => self.history().last(),
-            None => 0,
+        let news = self.news.subscribe();
+        let last = lock(&self.history).last();
+        let seen = match after {
+            _ if only_new => last,
+            // Nobody has seen what is yet to come.
+            Some(after) if after.instance == self.instance => after.sequence.min(last),
+            _ => 0,
         };
-        Watcher { hub: self.clone(), news: self.news.subscribe(), model, seen: next }
+        Watcher { hub: self.clone(), news, model, seen }
     }
 
-    fn take_in(&self, event: &Event) {
-        lines::log(event);
+    /// Takes in an event and how many were lost right before it.
+    fn take_in(&self, lost: u64, event: &Event) {
+        self.take_told(event.at);
+        self.lose(lost, event.at);
+        let told = convert::event(event, self.time_us(event.at));
+        lines::log(&told);
         self.metrics.observe(event);
-        let age = self.clock.now().saturating_sub(event.at);
-        let time_us = wall::now_us().saturating_sub(age.as_micros() as u64);
-        self.history().push(convert::event(event, time_us));
+        lock(&self.history).push(told);
+    }
+
+    /// Takes in what was told of the daemon as a whole up to a moment.
+    fn take_told(&self, until: Duration) {
+        loop {
+            let mut waiting = lock(&self.told);
+            if waiting.front().is_none_or(|(at, _)| *at > until) {
+                return;
+            }
+            let Some((at, kind)) = waiting.pop_front() else { return };
+            drop(waiting);
+            self.take_kind(kind, at);
+        }
+    }
+
+    fn lose(&self, count: u64, at: Duration) {
+        if count > 0 {
+            self.take_kind(Kind::Lost(EventsLost { count }), at);
+        }
+    }
+
+    fn take_kind(&self, kind: Kind, at: Duration) {
+        self.metrics.observe_daemon(&kind);
+        let (time_us, kind) = (self.time_us(at), Some(kind));
+        let event = proto::Event { time_us, kind, ..proto::Event::default() };
+        lines::log(&event);
+        lock(&self.history).push(event);
+    }
+
+    /// The time of day at a moment of the daemon's clock.
+    fn time_us(&self, at: Duration) -> u64 {
+        let age = self.clock.now().saturating_sub(at);
+        wall::now_us().saturating_sub(age.as_micros() as u64)
     }
 
     fn spread(&self) {
-        let last = self.history().last();
+        let last = lock(&self.history).last();
         self.news.send_modify(|news| news.last = last);
     }
+}
 
-    fn history(&self) -> MutexGuard<'_, History> {
-        // Nothing that is done under the lock can be left half done.
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Nothing that is done under these locks can be left half done.
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Somebody who watches.
@@ -158,7 +227,7 @@ impl Watcher {
     pub async fn next(&mut self) -> Option<proto::WatchEventsResponse> {
         loop {
             let News { over, .. } = *self.news.borrow_and_update();
-            let events = self.hub.history().after(self.seen, BATCH);
+            let events = lock(&self.hub.history).after(self.seen, BATCH);
             match events.last() {
                 Some(last) => self.seen = last.sequence,
                 None if over => return None,

@@ -1,102 +1,136 @@
-//! Events as log lines. A switch has one line that says where its time went.
+//! Events as log lines: the words for people, and fields for machines. A switch has one line that
+//! says where its time went.
+//!
+//! Lines are asked for by kind, so that each kind has its own place in the source and its own share
+//! of the log (`log::gate`): a flood of one does not drown the others. What is left out there costs
+//! neither fields nor words.
 
-use crate::{
-    engine::{Event, EventKind, Peer, SwitchEnd, SwitchTiming, TraceContext},
-    proto::event::Kind,
-};
-use std::time::Duration;
+use super::words::Words;
+use crate::proto::{self, Amount, Event, event::Kind};
 
-/// Writes the line of an event.
+/// What the lines of events have for a target, for `log.filter`.
+pub(super) const TARGET: &str = "synchromesh::event";
+
+/// A line of an event. Its name is that of its kind.
+macro_rules! line {
+    ($level:ident, $kind:literal, $event:expr, $($fields:tt)*) => {
+        tracing::$level!(
+            name: $kind,
+            target: TARGET,
+            kind = $kind,
+            model = present(&$event.model),
+            session = present(&$event.session),
+            $($fields)*
+            "{}",
+            Words($event)
+        )
+    };
+}
+
+/// Writes the line of an event. What happens to the daemon as a whole is told where it happens.
 pub(super) fn log(event: &Event) {
-    let model = event.bundle.model();
-    let name = |task| &event.bundle.task(task).name[..];
     match &event.kind {
-        EventKind::Switch(end) => switch(model, end, end.from.map(name), name(end.task)),
-        EventKind::GivenUp { session, task, generation } => {
-            let (session, task) = (&**session, name(*task));
-            tracing::info!(
-                model,
-                session,
-                task,
-                generation = generation.0,
-                "given up for the next"
-            );
+        None | Some(Kind::DaemonChanged(_) | Kind::ConfigReloaded(_)) => {}
+        Some(Kind::Lost(lost)) => line!(warn, "lost", event, count = lost.count,),
+        Some(Kind::Switched(switched)) => log_switch(event, switched),
+        Some(Kind::SwitchFailed(failed)) => line!(
+            warn,
+            "switch_failed",
+            event,
+            from = present(&failed.from),
+            task = failed.task,
+            reason = failed.reason,
+            error = failed.message,
+            request_id = present(&failed.request_id),
+            trace_id = present(&failed.trace_id),
+        ),
+        Some(Kind::GivenUp(proto::TaskGivenUp { task, generation })) => {
+            line!(info, "given_up", event, task = task, generation = generation,)
         }
-        EventKind::Prepared { task, result: Ok(report) } => {
-            let (task, took_us) = (name(*task), us(report.took));
-            let (needed, reused) = (report.needed, report.reused);
-            tracing::info!(model, task, needed, reused, took_us, "prepared");
+        Some(Kind::Prepared(prepared)) => log_prepared(event, prepared),
+        Some(Kind::SessionOpened(_)) => line!(info, "session_opened", event,),
+        Some(Kind::SessionClosed(_)) => line!(info, "session_closed", event,),
+        Some(Kind::ClientAttached(proto::ClientAttached { pid, uid })) => {
+            line!(info, "client_attached", event, pid = pid, uid = uid,)
         }
-        EventKind::Prepared { task, result: Err(error) } => {
-            tracing::warn!(model, task = name(*task), %error, "not prepared");
+        Some(Kind::ClientDetached(proto::ClientDetached { pid, uid })) => {
+            line!(info, "client_detached", event, pid = pid, uid = uid,)
         }
-        EventKind::Opened { session } => tracing::info!(model, session = &**session, "opened"),
-        EventKind::Closed { session } => tracing::info!(model, session = &**session, "closed"),
-        EventKind::Attached { session, peer: Peer { pid, uid } } => {
-            tracing::info!(model, session = &**session, pid, uid, "attached");
+        Some(Kind::LeaseRevoked(proto::LeaseRevoked { pid, uid, generation, task })) => line!(
+            warn,
+            "lease_revoked",
+            event,
+            task = task,
+            generation = generation,
+            pid = pid,
+            uid = uid,
+        ),
+        Some(Kind::BlockQuarantined(block)) => {
+            line!(error, "block_quarantined", event, block = block.block,)
         }
-        EventKind::Detached { session, peer: Peer { pid, uid } } => {
-            tracing::info!(model, session = &**session, pid, uid, "detached");
-        }
-        EventKind::Revoked { session, peer: Peer { pid, uid }, generation, task } => {
-            let (session, task, generation) = (&**session, name(*task), generation.0);
-            let what = "lease revoked: it lasted too long";
-            tracing::warn!(model, session, pid, uid, generation, task, "{what}");
-        }
-        EventKind::Quarantined(block) => {
-            let what = "a block cannot be read: tasks that need it are not served";
-            tracing::error!(model, block = block.0, "{what}");
-        }
-        EventKind::Stalled { switches } => {
-            tracing::error!(model, switches, "the device does not answer: switches are ended");
-        }
-    }
-}
-
-/// Writes the line of what happened to the daemon as a whole.
-pub(super) fn log_daemon(kind: &Kind) {
-    if let Kind::Lost(lost) = kind {
-        tracing::warn!(count = lost.count, "events came faster than they could be told");
-    }
-}
-
-fn switch(model: &str, end: &SwitchEnd, from: Option<&str>, task: &str) {
-    let (session, request_id) = (&*end.session, end.request_id.as_deref());
-    let trace_id = end.trace.map(|TraceContext { trace_id, .. }| format!("{trace_id:032x}"));
-    let trace_id = trace_id.as_deref();
-    match &end.result {
-        Ok(report) => {
-            let SwitchTiming { queue, plan, read, verify, publish } = report.timing;
-            tracing::info!(
-                model,
-                session,
-                from,
-                task,
-                generation = report.generation.0,
-                outcome = ?report.outcome,
-                needed = report.needed,
-                prefetched = report.prefetched,
-                read = report.read,
-                evicted = report.evicted,
-                in_place = report.in_place.then_some(true),
-                rank = report.foreseen.map(|foreseen| foreseen.rank),
-                lead_us = report.foreseen.map(|foreseen| us(foreseen.lead)),
-                queue_us = us(queue),
-                plan_us = us(plan),
-                read_us = us(read),
-                verify_us = us(verify),
-                publish_us = us(publish),
-                request_id,
-                trace_id,
-                "switched"
-            );
-        }
-        Err(error) => {
-            tracing::warn!(model, session, from, task, %error, request_id, trace_id, "not switched");
+        Some(Kind::StorageStalled(stalled)) => {
+            line!(error, "storage_stalled", event, switches = stalled.switches,)
         }
     }
 }
 
-fn us(time: Duration) -> u64 {
-    time.as_micros() as u64
+fn log_switch(event: &Event, switched: &proto::TaskSwitched) {
+    let proto::TaskSwitched { from, task, result, request_id, trace_id } = switched;
+    let Some(result) = result else { return };
+    let timing = result.timing.unwrap_or_default();
+    line!(
+        info,
+        "switched",
+        event,
+        from = present(from),
+        task = task,
+        generation = result.generation,
+        outcome = outcome_name(result.outcome()),
+        needed_bytes = bytes(result.needed),
+        prefetched_bytes = bytes(result.prefetched),
+        read_bytes = bytes(result.read),
+        evicted_bytes = bytes(result.evicted),
+        in_place = result.in_place.then_some(true),
+        rank = result.foresight.as_ref().map(|foresight| foresight.rank),
+        lead_us = result.foresight.as_ref().map(|foresight| foresight.lead_us),
+        queue_us = timing.queue_us,
+        plan_us = timing.plan_us,
+        read_us = timing.read_us,
+        verify_us = timing.verify_us,
+        publish_us = timing.publish_us,
+        total_us = timing.total_us,
+        request_id = present(request_id),
+        trace_id = present(trace_id),
+    );
+}
+
+fn log_prepared(event: &Event, prepared: &proto::TaskPrepared) {
+    let proto::TaskPrepared { task, result, reason } = prepared;
+    match result {
+        Some(result) => line!(
+            info,
+            "prepared",
+            event,
+            task = task,
+            needed_bytes = bytes(result.needed),
+            reused_bytes = bytes(result.reused),
+            total_us = result.total_us,
+        ),
+        None => line!(warn, "not_prepared", event, task = task, reason = reason,),
+    }
+}
+
+/// The outcome of a switch without what all of them begin with: `loaded`.
+fn outcome_name(outcome: proto::SwitchOutcome) -> String {
+    let name = outcome.as_str_name();
+    name.strip_prefix("SWITCH_OUTCOME_").unwrap_or(name).to_ascii_lowercase()
+}
+
+/// An empty text is one that is not there.
+fn present(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn bytes(amount: Option<Amount>) -> u64 {
+    amount.unwrap_or_default().bytes
 }

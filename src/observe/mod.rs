@@ -14,13 +14,16 @@ mod log;
 mod metrics;
 mod view;
 mod wall;
+mod words;
 
 pub use errors::{refusal, status};
 pub use http::serve as serve_http;
 pub use hub::{Hub, Watcher};
-pub use log::{LogCounters, LogGuard, log_counters, log_to};
+pub use log::{LogCounters, LogGuard, log_counters, log_to, log_to_stderr};
 pub use metrics::{Call, Rpc};
 pub use view::View;
+pub use wall::Stamp;
+pub use words::{KINDS, Words, kind_name};
 
 use crate::engine::{Clock, Handle};
 use std::sync::Arc;

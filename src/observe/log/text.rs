@@ -1,0 +1,113 @@
+//! Lines for people: time, level, what happened, and what belongs to it. Of an event of the engine
+//! the words say it all, and only what it can be found by comes behind.
+
+use crate::observe::{
+    lines,
+    wall::{Stamp, now_us},
+};
+use std::fmt::{self, Debug, Write as _};
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer, time::FormatTime},
+    registry::LookupSpan,
+};
+
+/// What an event of the engine can be found by.
+const FOUND_BY: [&str; 5] = ["model", "session", "generation", "request_id", "trace_id"];
+
+/// Lines as text.
+pub(super) struct Text;
+
+/// The time of day, from the one place that tells it.
+pub(super) struct Time;
+
+impl FormatTime for Time {
+    fn format_time(&self, to: &mut Writer<'_>) -> fmt::Result {
+        write!(to, "{}", Stamp(now_us()))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Text
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        Time.format_time(&mut to)?;
+        write!(to, " {:>5} ", metadata.level())?;
+        let is_told = metadata.target() == lines::TARGET;
+        if !is_told {
+            write!(to, "{}: ", metadata.target())?;
+        }
+        let mut parts = Parts { is_told, message: String::new(), fields: String::new() };
+        event.record(&mut parts);
+        writeln!(to, "{}{}", parts.message, parts.fields)
+    }
+}
+
+/// The parts of a line.
+struct Parts {
+    /// Whether the message says it all.
+    is_told: bool,
+    message: String,
+    fields: String,
+}
+
+impl Visit for Parts {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.record_debug(field, &format_args!("{value}"));
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let name = field.name();
+        // Writing to a string cannot fail.
+        let _ = if name == "message" {
+            write!(Plain(&mut self.message), "{value:?}")
+        } else if !self.is_told || FOUND_BY.contains(&name) {
+            write!(Plain(&mut self.fields), " {name}={value:?}")
+        } else {
+            Ok(())
+        };
+    }
+}
+
+/// Text in which nothing is left that a terminal would obey, or take for the end of a line.
+struct Plain<'a>(&'a mut String);
+
+impl fmt::Write for Plain<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if c.is_control() {
+                self.0.extend(c.escape_default());
+            } else {
+                self.0.push(c);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_ends_a_line_or_commands_a_terminal() {
+        let mut text = String::new();
+        write!(Plain(&mut text), "a → b\n\x1b[31mred").unwrap();
+        assert_eq!(text, "a → b\\n\\u{1b}[31mred");
+    }
+}
