@@ -506,7 +506,7 @@ def p10_what_the_daemon_has_no_business_with_is_refused() -> str:
 @check
 def p11_few_descriptors_are_told() -> str:
     """Not even its sockets and the bundle fit."""
-    return refusal("LimitNOFILE=9", ("open files", "LimitNOFILE"))
+    return refusal("LimitNOFILE=16", ("LimitNOFILE",))
 
 
 @check
