@@ -19,6 +19,8 @@ mod reader;
 mod replay;
 mod serve;
 mod status;
+#[cfg(feature = "top")]
+mod top;
 
 use clap::{Args, Parser, Subcommand};
 use failure::Failure;
@@ -57,6 +59,9 @@ enum Command {
     Prepare(foresee::PrepareArgs),
     /// Show what a daemon holds and serves, and what it foresees.
     Status(status::StatusArgs),
+    /// Watch a daemon in the terminal as it works.
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
     /// List, open or close sessions.
     Sessions(status::SessionsArgs),
     /// Attach to a session and write what it serves as a dense safetensors file.
@@ -118,6 +123,8 @@ impl Cli {
             Command::Hint(args) => foresee::hint(&args),
             Command::Prepare(args) => foresee::prepare(&args),
             Command::Status(args) => status::status(&args),
+            #[cfg(feature = "top")]
+            Command::Top(args) => top::top(&args),
             Command::Sessions(args) => status::sessions(&args),
             Command::Export(args) => operate::export(&args),
             Command::Bench(args) => bench::bench(&args),

@@ -145,3 +145,23 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
 pub(super) fn print_schema() -> Result<(), Failure> {
     print_json(&schema())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{env, os::unix::process::ExitStatusExt as _};
+
+    #[test]
+    fn p2_a_panic_in_any_thread_ends_the_process() {
+        const CHILD: &str = "SYNCHROMESH_TEST_PANICS";
+        if env::var_os(CHILD).is_some() {
+            abort_on_panic();
+            let _ = thread::spawn(|| panic!("a worker that fails")).join();
+            return;
+        }
+        let name = "cli::serve::tests::p2_a_panic_in_any_thread_ends_the_process";
+        let mut child = process::Command::new(env::current_exe().unwrap());
+        let output = child.args(["--exact", name]).env(CHILD, "1").output().unwrap();
+        assert_eq!(output.status.signal(), Some(Signal::ABORT.as_raw()), "{output:?}");
+    }
+}

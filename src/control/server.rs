@@ -1,6 +1,7 @@
 //! Sockets, limits, health and reflection around the service.
 
 use super::{
+    calls::CountCalls,
     incoming,
     service::{MAX_WATCHERS, Service},
 };
@@ -111,7 +112,8 @@ impl Server {
         });
         let gate = self.gate.clone();
         let check = move |request| check_peer(&gate, request);
-        let router = builder().layer(InterceptorLayer::new(check)).add_routes(self.routes.clone());
+        let mut router = builder().layer(self.count_calls()).layer(InterceptorLayer::new(check));
+        let router = router.add_routes(self.routes.clone());
         let stop = self.stopped();
         self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
         Ok(())
@@ -130,7 +132,7 @@ impl Server {
                 Ok(stream)
             }
         });
-        let router = builder().add_routes(self.routes.clone());
+        let router = builder().layer(self.count_calls()).add_routes(self.routes.clone());
         let stop = self.stopped();
         self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
         Ok(())
@@ -150,6 +152,10 @@ impl Server {
         self.stop.send_replace(true);
         self.observed.hub.close();
         while self.tasks.join_next().await.is_some() {}
+    }
+
+    fn count_calls(&self) -> CountCalls {
+        CountCalls(self.observed.hub.rpc().clone())
     }
 
     fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {

@@ -1,7 +1,7 @@
 //! The daemon, put together: take what the start brings, load models, listen, say that it is ready,
 //! serve, drain.
 //!
-//! All of control, attach and engine share one thread; reading and verifying have their own.
+//! All of control, attach and engine share one thread; reading, verifying and HTTP have their own.
 
 mod listeners;
 mod models;
@@ -16,22 +16,22 @@ mod systemd;
 mod watchdog;
 
 use crate::{
-    attach::{Attach, Processes},
+    attach::Attach,
     config::{Config, PrefetchConfig},
     control::{Server, ServerError},
     engine::{
-        Clock, Command, Engine, EngineError, Handle, Limits, LoadError, Monotonic, RunError,
-        Runtime, events, run,
+        Clock, Command, Engine, EngineError, Estate, Handle, Learnt, Limits, LoadError, Monotonic,
+        RunError, Runtime, events, run,
     },
-    gate::Gate,
     observe::{Hub, LogGuard, Observed, serve_http},
     proto::{DaemonChanged, DaemonState, event::Kind},
 };
 use listeners::{Listeners, PassedSockets};
 use models::Loaded;
-use reload::Reloader;
+use reload::{Gates, Reloader};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sd_notify::NotifyState;
+use socket::SocketPath;
 use starts::Start;
 use status::Remarks;
 use std::{io, sync::Arc, time::Duration};
@@ -121,26 +121,15 @@ async fn serve_all(
 ) -> Result<(), DaemonError> {
     // First of all: until then, the signal would end the process.
     let mut hangups = signal(SignalKind::hangup())?;
-    let passed = systemd::passed().map_err(PassedError::from)?;
-    let (sockets, kept) = PassedSockets::pick(passed)?;
-    let mut store = Store::sort(kept);
-    let safe_mode = start.is_safe_mode();
-    if safe_mode {
-        let (starts, what) = (start.number(), "safe mode: earlier starts crashed");
-        tracing::warn!(starts, "{what}; nothing is copied from old pools or loaded ahead");
-        store.forget_memory();
-    }
-    let mut keeper = Keeper::open(&config.state_dir);
-    let mut loaded = models::load(&config, &mut keeper, &mut store, &notifier)?;
-    let estates = store::estates(&loaded.models, &notifier);
+    let Beginning { sockets, store, keeper, mut loaded, estates } =
+        take_up(&config, start, &notifier)?;
     let mut stop = StopSignal::new()?;
-    let Listeners { control, attach, metrics, claims: _claims } =
-        Listeners::open(sockets, &config.listen)?;
+    let listeners = Listeners::open(sockets, &config.listen)?;
 
     let clock: Arc<dyn Clock> = Arc::new(Monotonic::start());
     let (engine, runtime) = Runtime::start(&config.storage, &loaded.models)?;
-    let models = std::mem::take(&mut loaded.models);
-    let state = Engine::new(models, limits(&config, safe_mode), clock.clone());
+    let limits = limits(&config, start.is_safe_mode());
+    let state = Engine::new(std::mem::take(&mut loaded.models), limits, clock.clone());
     let (sink, source) = events();
     let engine_loop = tokio::spawn(run(state, runtime, clock.clone(), sink));
     let observed = Observed::new(engine.clone(), clock.clone());
@@ -152,62 +141,104 @@ async fn serve_all(
         () = stop.wait() => return Ok(()),
     }
 
-    let gate = || Gate::new(config.peers.clone(), config.limits.connections);
-    let (control_gates, attach_gate) = ([gate(), gate()], gate());
-    let processes = Processes::new(config.limits.attachments_per_process);
-    let [unix_gate, tcp_gate] = control_gates.clone();
-    let reflection = config.listen.reflection;
-    let server = Server::new(engine.clone(), clock, observed.clone(), unix_gate, reflection);
-    let mut server = server.await?;
-    server.serve_unix(control)?;
-    if let Some(address) = config.listen.tcp {
-        server.serve_tcp(address, tcp_gate).await?;
-    }
-    let attach = Attach::on(attach, attach_gate.clone(), processes.clone())?;
-    let attach = tokio::spawn(attach.serve(engine.clone()));
-    if let Some(metrics) = metrics {
-        tokio::spawn(serve_http(metrics, observed));
-    }
+    let gates = Gates::new(&config);
+    let Open { server, attach, claims: _claims } =
+        open(&config, &gates, &engine, clock, observed, listeners).await?;
     let (last, last_learnt) = oneshot::channel();
     let saver = tokio::spawn(saver::run(engine.clone(), keeper, last_learnt));
-
-    let mode = safe_mode.then_some("safe mode");
+    let mode = start.is_safe_mode().then_some("safe mode");
     let remarks = watch::Sender::new(Remarks { mode, reload: None });
     let serving = watchdog::check(&engine).await.map_err(DaemonError::SelfCheck)?;
     server.set_serving(true).await;
-    let (at_control, at_attach) = (config.listen.control.display(), config.listen.attach.display());
-    tracing::info!(control = %at_control, attach = %at_attach, "ready");
+    let listen = &config.listen;
+    tracing::info!(control = %listen.control.display(), attach = %listen.attach.display(), "ready");
     hub.tell(changed(DaemonState::Serving, mode));
     let line = status::line(&serving, &remarks.borrow());
     notifier.tell(&[NotifyState::Ready, NotifyState::Status(&line)]).await;
     store.replace(estates, &notifier).await;
     look_after(&engine, &notifier, &remarks, line, start);
 
-    let (control, attach_to) = (control_gates, attach_gate);
+    let (engine_too, safe_mode, refused) = (engine.clone(), start.is_safe_mode(), 0);
+    let told = hub.clone();
     let mut reloader = Reloader {
         config,
         safe_mode,
         reread,
         log,
-        engine: engine.clone(),
-        control,
-        attach: attach_to,
-        processes,
+        engine: engine_too,
+        gates,
         remarks,
-        hub: hub.clone(),
-        refused: 0,
+        hub: told,
+        refused,
     };
     tokio::select! {
         () = stop.wait() => {}
         () = reloader.attend(&mut hangups, &notifier) => {}
     }
     let drain_timeout = reloader.config.limits.drain_timeout;
-    stop_all(
-        Stopping { engine, engine_loop, hub, server, attach, last, saver, drain_timeout },
-        &notifier,
-    )
-    .await;
+    let stopping =
+        Stopping { engine, engine_loop, hub, server, attach, last, saver, drain_timeout };
+    stopping.stop(&notifier).await;
     Ok(())
+}
+
+/// What the daemon begins with.
+struct Beginning {
+    sockets: PassedSockets,
+    store: Store,
+    keeper: Keeper,
+    loaded: Loaded,
+    /// What the next daemon begins with.
+    estates: Vec<Estate>,
+}
+
+/// Takes what the start brings, and loads the models.
+fn take_up(config: &Config, start: &Start, notifier: &Notifier) -> Result<Beginning, DaemonError> {
+    let passed = systemd::passed().map_err(PassedError::from)?;
+    let (sockets, kept) = PassedSockets::pick(passed)?;
+    let mut store = Store::sort(kept);
+    if start.is_safe_mode() {
+        let (starts, what) = (start.number(), "safe mode: earlier starts crashed");
+        tracing::warn!(starts, "{what}; nothing is copied from old pools or loaded ahead");
+        store.forget_memory();
+    }
+    let mut keeper = Keeper::open(&config.state_dir);
+    let loaded = models::load(config, &mut keeper, &mut store, notifier)?;
+    let estates = store::estates(&loaded.models, notifier);
+    Ok(Beginning { sockets, store, keeper, loaded, estates })
+}
+
+/// Sockets that are served.
+struct Open {
+    server: Server,
+    attach: JoinHandle<()>,
+    /// Dropped, they remove the sockets.
+    claims: Vec<SocketPath>,
+}
+
+/// Lets clients in. Calls are answered, and told that nothing is served yet.
+async fn open(
+    config: &Config,
+    gates: &Gates,
+    engine: &Handle,
+    clock: Arc<dyn Clock>,
+    observed: Observed,
+    listeners: Listeners,
+) -> Result<Open, DaemonError> {
+    let Listeners { control, attach, metrics, claims } = listeners;
+    let (gate, reflection) = (gates.control.clone(), config.listen.reflection);
+    let server = Server::new(engine.clone(), clock, observed.clone(), gate, reflection);
+    let mut server = server.await?;
+    server.serve_unix(control)?;
+    if let Some(address) = config.listen.tcp {
+        server.serve_tcp(address, gates.tcp.clone()).await?;
+    }
+    let attach = Attach::on(attach, gates.attach.clone(), gates.processes.clone())?;
+    let attach = tokio::spawn(attach.serve(engine.clone()));
+    if let Some(metrics) = metrics {
+        serve_http(metrics, observed)?;
+    }
+    Ok(Open { server, attach, claims })
 }
 
 /// Makes all sessions' first tasks active.
@@ -250,33 +281,34 @@ struct Stopping {
     hub: Arc<Hub>,
     server: Server,
     attach: JoinHandle<()>,
-    last: oneshot::Sender<Vec<crate::engine::Learnt>>,
+    last: oneshot::Sender<Vec<Learnt>>,
     saver: JoinHandle<()>,
     drain_timeout: Duration,
 }
 
-async fn stop_all(stopping: Stopping, notifier: &Notifier) {
-    let Stopping { engine, engine_loop, hub, server, attach, last, saver, drain_timeout } =
-        stopping;
-    tracing::info!("stopping");
-    let time = (drain_timeout + HANG_UP + LAST_SAVE).as_micros();
-    let time = NotifyState::ExtendTimeoutUsec(u32::try_from(time).unwrap_or(u32::MAX));
-    hub.tell(changed(DaemonState::Draining, None));
-    notifier.tell_now(&[NotifyState::Stopping, time]);
-    server.set_serving(false).await;
-    // A drained engine answers no more.
-    let learnt = saver::learnt(&engine).await;
-    engine.tell(Command::Drain).await;
-    if timeout(drain_timeout, engine_loop).await.is_err() {
-        tracing::warn!("switches were still running at the drain timeout; they are given up");
-    }
-    // Clients may keep connections open for as long as they live.
-    let _ = timeout(HANG_UP, server.stop()).await;
-    attach.abort();
-    // If it has ended already, there is nobody to tell.
-    let _ = last.send(learnt);
-    if timeout(LAST_SAVE, saver).await.is_err() {
-        tracing::warn!("what was learnt was not written in time; it is given up");
+impl Stopping {
+    async fn stop(self, notifier: &Notifier) {
+        let Self { engine, engine_loop, hub, server, attach, last, saver, drain_timeout } = self;
+        tracing::info!("stopping");
+        hub.tell(changed(DaemonState::Draining, None));
+        let time = (drain_timeout + HANG_UP + LAST_SAVE).as_micros();
+        let time = NotifyState::ExtendTimeoutUsec(u32::try_from(time).unwrap_or(u32::MAX));
+        notifier.tell_now(&[NotifyState::Stopping, time]);
+        server.set_serving(false).await;
+        // A drained engine answers no more.
+        let learnt = saver::learnt(&engine).await;
+        engine.tell(Command::Drain).await;
+        if timeout(drain_timeout, engine_loop).await.is_err() {
+            tracing::warn!("switches were still running at the drain timeout; they are given up");
+        }
+        // Clients may keep connections open for as long as they live.
+        let _ = timeout(HANG_UP, server.stop()).await;
+        attach.abort();
+        // If it has ended already, there is nobody to tell.
+        let _ = last.send(learnt);
+        if timeout(LAST_SAVE, saver).await.is_err() {
+            tracing::warn!("what was learnt was not written in time; it is given up");
+        }
     }
 }
 

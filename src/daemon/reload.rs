@@ -39,14 +39,35 @@ pub(super) struct Reloader<'a> {
     pub(super) reread: Reread,
     pub(super) log: &'a LogGuard,
     pub(super) engine: Handle,
-    /// Of the gRPC services: Unix socket, and loopback address.
-    pub(super) control: [Gate; 2],
-    pub(super) attach: Gate,
-    pub(super) processes: Processes,
+    pub(super) gates: Gates,
     pub(super) remarks: watch::Sender<Remarks>,
     pub(super) hub: Arc<Hub>,
     /// Reloads that were refused.
     pub(super) refused: u64,
+}
+
+/// Who may come in where.
+#[derive(Debug)]
+pub(super) struct Gates {
+    pub(super) control: Gate,
+    pub(super) tcp: Gate,
+    pub(super) attach: Gate,
+    pub(super) processes: Processes,
+}
+
+impl Gates {
+    pub(super) fn new(config: &Config) -> Self {
+        let gate = || Gate::new(config.peers.clone(), config.limits.connections);
+        let processes = Processes::new(config.limits.attachments_per_process);
+        Self { control: gate(), tcp: gate(), attach: gate(), processes }
+    }
+
+    fn change(&self, config: &Config) {
+        for gate in [&self.control, &self.tcp, &self.attach] {
+            gate.change(config.peers.clone(), config.limits.connections);
+        }
+        self.processes.change(config.limits.attachments_per_process);
+    }
 }
 
 impl Reloader<'_> {
@@ -90,11 +111,7 @@ impl Reloader<'_> {
             return Err(Refused::Fixed(fixed));
         }
         self.engine.tell(Command::Configure(limits(&config, self.safe_mode))).await;
-        let (peers, connections) = (&config.peers, config.limits.connections);
-        for gate in self.control.iter().chain([&self.attach]) {
-            gate.change(peers.clone(), connections);
-        }
-        self.processes.change(config.limits.attachments_per_process);
+        self.gates.change(&config);
         self.log.set_filter(&config.log.filter);
         self.config = config;
         Ok(())

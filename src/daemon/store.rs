@@ -95,7 +95,10 @@ impl Store {
             for (part, fd) in [(POOL, pool), (TABLE, table), (ROSTER, roster)] {
                 let name = named(&format!("{part}.{daemon:016x}.{number}"));
                 let notice = [KEEP, NotifyState::Custom(&name)];
-                notifier.hand_over(&notice, Some(fd.as_fd())).await;
+                if !notifier.hand_over(&notice, Some(fd.as_fd())).await {
+                    // Two of three are of no use.
+                    return;
+                }
             }
         }
     }

@@ -14,7 +14,6 @@ use rustix::{
 use sd_notify::{NotifyState, listen_fds_with_names};
 use std::{
     env,
-    fmt::Write as _,
     io::{self, IoSlice},
     mem::MaybeUninit,
     os::{
@@ -67,6 +66,8 @@ struct Manager {
     socket: OwnedFd,
     /// Not connected to it: the manager may bind its socket anew.
     address: SocketAddrUnix,
+    /// Whether the latest notice was lost. Only the first in a row is worth a line.
+    is_deaf: AtomicBool,
 }
 
 impl Notifier {
@@ -89,8 +90,8 @@ impl Notifier {
 
     /// Tells it, if that can be done at once.
     pub(super) fn tell_now(&self, notice: &[NotifyState<'_>]) {
-        if let Some(Err(error)) = self.0.as_ref().map(|manager| manager.send(&text(notice), None)) {
-            tracing::warn!(%error, "systemd was not notified");
+        if let Some(manager) = &self.0 {
+            manager.note(manager.send(&text(notice), None));
         }
     }
 
@@ -110,24 +111,16 @@ impl Notifier {
         for _ in 1..TRIES {
             match manager.send(&text, fd) {
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => sleep(REST).await,
-                result => return told(result),
+                result => return manager.note(result),
             }
         }
-        told(manager.send(&text, fd))
+        manager.note(manager.send(&text, fd))
     }
 }
 
-fn told(result: Result<(), Errno>) -> bool {
-    result.inspect_err(|error| tracing::warn!(%error, "systemd was not notified")).is_ok()
-}
-
+/// A line for each: what a line says cannot begin another one.
 fn text(notice: &[NotifyState<'_>]) -> String {
-    let mut text = String::new();
-    for state in notice {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{state}");
-    }
-    text
+    notice.iter().map(|state| state.to_string().replace('\n', " ") + "\n").collect()
 }
 
 impl Manager {
@@ -138,7 +131,18 @@ impl Manager {
         };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        Ok(Self { socket, address })
+        Ok(Self { socket, address, is_deaf: AtomicBool::new(false) })
+    }
+
+    /// Notes whether a notice was sent, and gives that.
+    fn note(&self, result: Result<(), Errno>) -> bool {
+        let was_deaf = self.is_deaf.swap(result.is_err(), Ordering::Relaxed);
+        if let Err(error) = &result
+            && !was_deaf
+        {
+            tracing::warn!(%error, "systemd was not notified");
+        }
+        result.is_ok()
     }
 
     fn send(&self, text: &str, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
@@ -151,5 +155,16 @@ impl Manager {
         let bytes = [IoSlice::new(text.as_bytes())];
         let (to, flags) = (&self.address, SendFlags::NOSIGNAL);
         sendmsg_addr(self.socket.as_fd(), to, &bytes, &mut control, flags).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_notice_says_begins_no_other_line() {
+        let notice = [NotifyState::Ready, NotifyState::Status("broken\nSTOPPING=1")];
+        assert_eq!(text(&notice), "READY=1\nSTATUS=broken STOPPING=1\n");
     }
 }

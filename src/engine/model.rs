@@ -300,6 +300,8 @@ impl Model {
             bundle_id: self.bundle().id().to_string(),
             pool: self.pool_status(),
             sessions,
+            missing: self.bundle().task_indices().map(|t| self.residency.missing(t)).collect(),
+            evicted: self.residency.evicted(),
             quarantined: self.residency.quarantined().count_ones(..),
             read_again: self.read_again,
             mismatched: self.mismatched,

@@ -6,8 +6,8 @@ use super::{
 use crate::{
     config::StorageConfig,
     storage::{
-        self, Backend, Beat, Completion, CounterValues, Counters, Pulse, ReadError, Sink, Started,
-        Storage,
+        self, Backend, Beat, Completion, CounterValues, Counters, Load, Pulse, ReadError, Sink,
+        Started, Storage,
     },
 };
 use std::{
@@ -64,6 +64,16 @@ pub struct StorageStatus {
     pub fallback: Option<Arc<str>>,
     /// What was met so far.
     pub counters: CounterValues,
+    /// What it is at, and how long reads take.
+    pub load: Load,
+}
+
+impl AtWork {
+    fn status(&self) -> StorageStatus {
+        let Self { backend, fallback, counters, model: _, threads: _ } = self;
+        let (backend, fallback, load) = (*backend, fallback.clone(), counters.load());
+        StorageStatus { backend, fallback, counters: counters.values(), load }
+    }
 }
 
 /// Why the engine's threads could not be started.
@@ -150,10 +160,17 @@ impl Handle {
 
     /// Tells the state of a model's storage.
     pub fn storage(&self, model: &str) -> Option<StorageStatus> {
-        let at_work = self.storage.iter().find(|at_work| at_work.model == model)?;
-        let AtWork { backend, fallback, counters, model: _, threads: _ } = at_work;
-        let (backend, fallback, counters) = (*backend, fallback.clone(), counters.values());
-        Some(StorageStatus { backend, fallback, counters })
+        self.storage.iter().find(|at_work| at_work.model == model).map(AtWork::status)
+    }
+
+    /// Tells the state of each model's storage, with the model's name.
+    pub fn all_storage(&self) -> impl Iterator<Item = (&str, StorageStatus)> {
+        self.storage.iter().map(|at_work| (&at_work.model[..], at_work.status()))
+    }
+
+    /// How many commands wait to be taken up.
+    pub fn commands_waiting(&self) -> usize {
+        self.commands.max_capacity() - self.commands.capacity()
     }
 
     /// Tells what is served. Where other commands are refused because too many wait, this one

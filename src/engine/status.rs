@@ -19,6 +19,10 @@ pub struct ModelStatus {
     pub pool: PoolStatus,
     /// Its sessions, by name.
     pub sessions: Vec<SessionStatus>,
+    /// By the tasks' numbers, how many of each one's blocks are not in the pool.
+    pub missing: Vec<usize>,
+    /// Blocks that were evicted, for whatever.
+    pub evicted: u64,
     /// Blocks whose last read failed.
     pub quarantined: usize,
     /// Blocks that were read again after a first failure.

@@ -194,6 +194,8 @@ impl From<ModelStatus> for proto::ModelStatus {
             bundle_id,
             pool,
             sessions,
+            missing: _,
+            evicted: _,
             quarantined,
             read_again,
             mismatched,
@@ -272,7 +274,7 @@ fn prefetch_status(status: PrefetchStatus, block_bytes: u64) -> proto::PrefetchS
 
 impl From<StorageStatus> for proto::StorageStatus {
     fn from(status: StorageStatus) -> Self {
-        let StorageStatus { backend, fallback, counters } = status;
+        let StorageStatus { backend, fallback, counters, load: _ } = status;
         let CounterValues { reads, bytes, failed, short, again, stray } = counters;
         Self {
             backend: backend.to_string(),

@@ -4,7 +4,13 @@
 //! first, and a watcher is woken once for many. Watchers have no queues of their own, only a place
 //! in the [`History`]: one that is slow costs nothing and misses what it is told that it missed.
 
-use super::{convert, history::History, lines, metrics::Metrics, wall};
+use super::{
+    convert,
+    history::History,
+    lines,
+    metrics::{Metrics, Rpc},
+    wall,
+};
 use crate::{
     engine::{Clock, Event, EventSource},
     proto::{self, EventPosition, EventsLost, event::Kind},
@@ -59,6 +65,16 @@ impl Hub {
     /// What is counted and measured.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Where calls are counted.
+    pub fn rpc(&self) -> &Arc<Rpc> {
+        self.metrics.rpc()
+    }
+
+    /// How many watch.
+    pub(super) fn watchers(&self) -> usize {
+        self.news.receiver_count()
     }
 
     /// Takes in what the engine tells, until it tells no more.

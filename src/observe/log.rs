@@ -5,9 +5,10 @@
 
 use crate::config::{LogConfig, LogFormat};
 use std::io;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing::{Subscriber, dispatcher};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
-    Layer as _, Registry, filter::Targets, fmt, layer::SubscriberExt as _, reload,
+    Layer, Registry, filter::Targets, fmt, layer::SubscriberExt as _, reload,
     util::SubscriberInitExt as _,
 };
 
@@ -29,6 +30,29 @@ impl LogGuard {
     }
 }
 
+/// What became of lines that were not written. Counts begin with the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogCounters {
+    /// Lines that could not be written in time.
+    pub lines_dropped: u64,
+    /// Lines that were left out as there were too many like them.
+    pub lines_suppressed: u64,
+}
+
+/// A part of the log that does nothing but tell.
+struct Dropped(ErrorCounter);
+
+impl<S: Subscriber> Layer<S> for Dropped {}
+
+/// What became of lines that were not written; nothing if there is no log.
+pub fn log_counters() -> LogCounters {
+    let counters = |Dropped(count): &Dropped| LogCounters {
+        lines_dropped: count.dropped_lines() as u64,
+        lines_suppressed: 0,
+    };
+    dispatcher::get_default(|log| log.downcast_ref().map(counters)).unwrap_or_default()
+}
+
 /// Sends log lines there from now on. A second call changes nothing.
 pub fn log_to(to: impl io::Write + Send + 'static, config: &LogConfig) -> LogGuard {
     let (levels, filter) = reload::Layer::new(parsed(&config.filter));
@@ -37,12 +61,14 @@ pub fn log_to(to: impl io::Write + Send + 'static, config: &LogConfig) -> LogGua
         .buffered_lines_limit(QUEUED_LINES)
         .thread_name("log")
         .finish(to);
+    let dropped = Dropped(queue.error_counter());
     let lines = fmt::layer().with_writer(queue);
     let lines = match config.format {
         LogFormat::Auto | LogFormat::Text | LogFormat::Journald => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    let _ = tracing_subscriber::registry().with(lines.with_filter(levels)).try_init();
+    let log = tracing_subscriber::registry().with(lines.with_filter(levels)).with(dropped);
+    let _ = log.try_init();
     LogGuard { _worker: guard, filter }
 }
 

@@ -18,7 +18,8 @@ mod wall;
 pub use errors::{refusal, status};
 pub use http::serve as serve_http;
 pub use hub::{Hub, Watcher};
-pub use log::{LogGuard, log_to};
+pub use log::{LogCounters, LogGuard, log_counters, log_to};
+pub use metrics::{Call, Rpc};
 pub use view::View;
 
 use crate::engine::{Clock, Handle};

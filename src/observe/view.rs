@@ -1,7 +1,8 @@
 //! The daemon's state in the protocol's words, for calls and for the page.
 
 use crate::{
-    engine::{Clock, Command, EngineError, Handle, ModelStatus},
+    bundle::Bundle,
+    engine::{Clock, Command, EngineError, Handle, ModelStatus, StorageStatus},
     proto,
 };
 use std::{
@@ -11,6 +12,20 @@ use std::{
     },
     time::Duration,
 };
+use tokio::time::timeout;
+
+/// How long the engine may take to answer whoever measures.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The state as it is measured.
+pub(super) struct Snapshot {
+    /// What the engine tells of each model; nothing if it does not answer.
+    pub(super) models: Option<Vec<(Arc<Bundle>, ModelStatus)>>,
+    /// Each model's storage.
+    pub(super) storage: Vec<(String, StorageStatus)>,
+    /// Commands that wait to be taken up.
+    pub(super) commands_waiting: usize,
+}
 
 /// Sees the daemon's state.
 pub struct View {
@@ -62,6 +77,26 @@ impl View {
             bundles.iter().map(|bundle| bundle.as_ref().into()).collect();
         models.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(models)
+    }
+
+    /// Tells the state as it is measured, whether or not the engine answers.
+    pub(super) async fn snapshot(&self) -> Snapshot {
+        let commands_waiting = self.engine.commands_waiting();
+        let models = timeout(PATIENCE, self.measured()).await;
+        let storage = self.engine.all_storage().map(|(model, status)| (model.to_owned(), status));
+        let storage = storage.collect();
+        Snapshot { models: models.ok().and_then(Result::ok), storage, commands_waiting }
+    }
+
+    async fn measured(&self) -> Result<Vec<(Arc<Bundle>, ModelStatus)>, EngineError> {
+        let bundles = self.engine.ask(|reply| Command::ListModels { reply }).await?;
+        let model = String::new();
+        let models = self.engine.ask(|reply| Command::Status { model, reply }).await?;
+        let of = |model: ModelStatus| {
+            let bundle = bundles.iter().find(|bundle| bundle.model() == model.name)?;
+            Some((bundle.clone(), model))
+        };
+        Ok(models.into_iter().filter_map(of).collect())
     }
 
     async fn picture(&self, model: &str) -> Result<proto::Picture, EngineError> {

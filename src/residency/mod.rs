@@ -46,6 +46,8 @@ pub struct Residency {
     recency: LruCache<TaskIndex, ()>,
     worth: Worth,
     ahead: Ahead,
+    /// Blocks that were evicted so far.
+    evicted: u64,
 }
 
 /// Blocks that could be loaded.
@@ -79,6 +81,7 @@ impl Residency {
             recency: LruCache::unbounded(),
             worth: Worth::default(),
             ahead: Ahead::new(blocks),
+            evicted: 0,
             bundle,
             table,
         }
@@ -186,6 +189,11 @@ impl Residency {
         Room { free: self.slots.counts().free, evictable }
     }
 
+    /// How many blocks were evicted so far.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
     /// Keeps a task's blocks from eviction until [`unpin`](Self::unpin) was called as often.
     pub fn pin(&mut self, task: TaskIndex) {
         self.pins[task.index()] += 1;
@@ -285,6 +293,7 @@ impl Residency {
         self.resident.remove(block.index());
         self.missing.left(block);
         self.ahead.went(block);
+        self.evicted += 1;
         if let Some(slot) = slot {
             self.slots.evict(slot);
         }

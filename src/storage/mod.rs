@@ -13,7 +13,7 @@ mod queue;
 mod start;
 mod uring;
 
-pub use counters::{CounterValues, Counters};
+pub use counters::{CounterValues, Counters, Load};
 pub use file::{BlockFile, in_memory};
 pub use measure::request_bytes;
 pub use preadv::Preadv;

@@ -8,6 +8,7 @@ use std::{
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 /// A pool of reading threads. Dropped, it finishes what the threads have begun and forgets what
@@ -40,7 +41,9 @@ impl Preadv {
 
 impl Storage for Preadv {
     fn submit(&self, read: Read) -> Result<(), Read> {
-        self.shared.lock().push(read)?;
+        let pushed = self.shared.lock().push(read);
+        self.shared.counters.submitted(pushed.is_ok());
+        pushed?;
         self.shared.work.notify_one();
         Ok(())
     }
@@ -109,8 +112,10 @@ fn name(number: usize) -> String {
 fn work(shared: &Shared, beat: &Beat, sink: &Sink) {
     let mut scratch = Scratch::default();
     while let Some(mut read) = shared.next(beat) {
+        shared.counters.begun();
+        let begun = Instant::now();
         let result = beat.in_kernel(|| read.carry_out(&mut scratch));
-        shared.counters.ended(read.len(), &result);
+        shared.counters.ended(read.len(), begun.elapsed(), &result);
         shared.lock().ended(read.priority);
         // The next read ahead may have waited for this one.
         shared.work.notify_one();

@@ -217,25 +217,36 @@ impl HeldThread {
         let mut threads = std::fs::read_dir(tasks).unwrap().map(|entry| entry.unwrap().path());
         let thread = threads.find(|path| is_it(path)).expect("there is such a thread");
         let id = thread.file_name().unwrap().to_str().unwrap().parse().unwrap();
-        ptrace(libc::PTRACE_SEIZE, id);
-        ptrace(libc::PTRACE_INTERRUPT, id);
-        #[expect(unsafe_code, reason = "rustix waits for no thread of another process")]
-        // SAFETY: the status is not asked for.
-        let stopped = unsafe { libc::waitpid(id, std::ptr::null_mut(), libc::__WALL) };
-        assert_eq!(stopped, id);
+        let held = ptrace(libc::PTRACE_SEIZE, id) && ptrace(libc::PTRACE_INTERRUPT, id);
+        assert!(held, "{}: root may do this", std::io::Error::last_os_error());
+        wait(id);
         Self(id)
     }
 
     /// Lets it go on. Only the thread that holds it may do so.
-    pub(crate) fn let_go(self) {
-        ptrace(libc::PTRACE_DETACH, self.0);
+    pub(crate) fn let_go(self) {}
+}
+
+impl Drop for HeldThread {
+    fn drop(&mut self) {
+        if !ptrace(libc::PTRACE_DETACH, self.0) {
+            // It was killed meanwhile, and is not gone before that was taken note of.
+            wait(self.0);
+        }
     }
 }
 
+#[expect(unsafe_code, reason = "rustix waits for no thread of another process")]
+fn wait(thread: i32) {
+    // SAFETY: the status is not asked for.
+    let stopped = unsafe { libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL) };
+    assert_eq!(stopped, thread, "{}", std::io::Error::last_os_error());
+}
+
+/// Whether it could be done.
 #[expect(unsafe_code, reason = "a system call that no crate at hand has")]
-fn ptrace(request: libc::c_uint, thread: i32) {
+fn ptrace(request: libc::c_uint, thread: i32) -> bool {
     let null = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: none of these requests reads or writes memory of this process.
-    let result = unsafe { libc::ptrace(request, thread, null, null) };
-    assert_eq!(result, 0, "{}: root may do this", std::io::Error::last_os_error());
+    unsafe { libc::ptrace(request, thread, null, null) == 0 }
 }

@@ -1,32 +1,75 @@
 //! HTTP for people and for what scrapes: metrics, and a page with the daemon's state. Read-only:
-//! nothing that comes in here changes anything.
+//! nothing that comes in here changes anything. It has a thread of its own, as texts take longer to
+//! write than switches; of the engine's loop it asks no more than a call for the state does.
 
-use super::{Observed, metrics};
-use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
+mod host;
+mod live;
+mod page;
+mod patience;
+mod picture;
+
+use super::{
+    Observed,
+    log::log_counters,
+    metrics::{Format, Seen},
+};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, header},
+    middleware,
+    response::IntoResponse,
+    routing::get,
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use std::{net, sync::Arc, time::Duration};
+use patience::Patient;
+use std::{io, net, sync::Arc, thread, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 32;
 /// How long a request's head may take to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a peer may take nothing of what is sent to it.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after the kernel refuses a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves a socket that listens already, until it is dropped.
-pub async fn serve(listener: net::TcpListener, observed: Observed) -> std::io::Result<()> {
+/// What the routes use.
+#[derive(Clone)]
+struct Served {
+    observed: Observed,
+    /// Places for connections.
+    places: Arc<Semaphore>,
+}
+
+/// Serves a socket that listens already, for as long as the process lives.
+pub fn serve(listener: net::TcpListener, observed: Observed) -> io::Result<()> {
     listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let work = move || {
+        if let Err(error) = runtime.block_on(accept(listener, observed)) {
+            tracing::error!(%error, "metrics are not served any more");
+        }
+    };
+    thread::Builder::new().name("http".into()).spawn(work)?;
+    tracing::info!(%address, "metrics are served");
+    Ok(())
+}
+
+async fn accept(listener: net::TcpListener, observed: Observed) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let routes = Router::new().route("/metrics", get(metrics)).with_state(observed);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let routes = routes(Served { observed, places: places.clone() });
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let stream = Patient::new(stream, SEND_TIMEOUT);
                 let service = TowerToHyperService::new(routes.clone());
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -47,6 +90,20 @@ pub async fn serve(listener: net::TcpListener, observed: Observed) -> std::io::R
     Ok(())
 }
 
-async fn metrics(State(observed): State<Observed>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], observed.hub.metrics().render())
+fn routes(served: Served) -> Router {
+    let page = page::routes(served.observed.clone());
+    let routes = Router::new().route("/metrics", get(metrics)).with_state(served).merge(page);
+    routes.layer(middleware::from_fn(host::check))
+}
+
+async fn metrics(State(served): State<Served>, headers: HeaderMap) -> impl IntoResponse {
+    let Served { observed: Observed { hub, view }, places } = served;
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
+    let snapshot = view.snapshot().await;
+    // One place is held for whoever comes next.
+    let connections = CONNECTIONS.saturating_sub(places.available_permits() + 1);
+    let seen = Seen { watchers: hub.watchers(), connections, log: log_counters() };
+    let text = hub.metrics().render(snapshot, seen, format);
+    ([(header::CONTENT_TYPE, format.content_type())], text)
 }

@@ -9,7 +9,7 @@
 
 use crate::storage::{Completion, Piece, Read, ReadError};
 use rustix::io::Errno;
-use std::io;
+use std::{io, time::Instant};
 
 /// Most segments that the kernel takes in one request (`UIO_MAXIOV`).
 const MAX_SEGMENTS: usize = 1024;
@@ -29,6 +29,8 @@ pub(super) struct Segment {
 #[derive(Debug)]
 pub(super) struct Flight {
     read: Read,
+    /// When it was taken up.
+    begun: Instant,
     /// All memory that the read fills, in the order of the file.
     segments: Vec<Segment>,
     /// Segments that are full. The next one may be so in part, and is then cut.
@@ -46,8 +48,8 @@ pub(super) struct Key(pub(super) u64);
 /// What an answer means.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// The read has ended.
-    Ended(Completion),
+    /// The read has ended, that was taken up then.
+    Ended(Completion, Instant),
     /// The kernel gave less than was asked for, or was interrupted: ask for the rest.
     Short(Key),
     /// The kernel has no room: ask again a little later.
@@ -90,7 +92,7 @@ impl Flight {
                 }
             }
         }
-        Self { read, segments, full: 0, done: 0, again: 0 }
+        Self { read, begun: Instant::now(), segments, full: 0, done: 0, again: 0 }
     }
 
     /// The read.
@@ -123,7 +125,7 @@ impl Flight {
     }
 
     fn end(self, result: Result<(), ReadError>) -> Answer {
-        Answer::Ended(Completion { read: self.read, result })
+        Answer::Ended(Completion { read: self.read, result }, self.begun)
     }
 
     fn fail(self, errno: Errno) -> Answer {
@@ -169,15 +171,15 @@ impl Flights {
         Key(u64::from(self.serial) << 32 | u64::from(place))
     }
 
-    /// All reads, as the ring is lost. Memory that they name stays mapped for ever: the kernel may
+    /// All reads, and when they were taken up, as the ring is lost. Memory that they name stays mapped for ever: the kernel may
     /// still write there.
-    pub(super) fn lose(self) -> impl Iterator<Item = Read> {
+    pub(super) fn lose(self) -> impl Iterator<Item = (Read, Instant)> {
         let flights = self.places.into_iter().filter_map(|place| place.flight);
         flights.map(|flight| {
             // Used by the kernel until it has answered.
             std::mem::forget(flight.segments);
             flight.read.blocks.iter().for_each(|(_, window)| window.keep_mapped());
-            flight.read
+            (flight.read, flight.begun)
         })
     }
 

@@ -172,7 +172,9 @@ fn spawn<K: Kernel>(
 
 impl Storage for Uring {
     fn submit(&self, read: Read) -> Result<(), Read> {
-        self.shared.lock().queue.push(read)?;
+        let pushed = self.shared.lock().queue.push(read);
+        self.shared.counters.submitted(pushed.is_ok());
+        pushed?;
         self.shared.ring();
         Ok(())
     }
@@ -243,18 +245,15 @@ impl<K: Kernel> Worker<K> {
                 // What it has answered already is not lost.
                 self.kernel.answers(&mut self.answers);
                 for (key, result) in std::mem::take(&mut self.answers) {
-                    if let Answer::Ended(completion) = self.flights.answer(key, result) {
-                        self.end(completion);
+                    if let Answer::Ended(completion, begun) = self.flights.answer(key, result) {
+                        self.end(completion, begun);
                     }
                 }
                 // It may write to what it was told of for as long as the machine runs.
                 std::mem::forget(self.kernel);
-                for read in self.flights.lose() {
-                    end(
-                        &self.shared,
-                        &self.sink,
-                        Completion { read, result: Err(ReadError::Lost) },
-                    );
+                for (read, begun) in self.flights.lose() {
+                    let lost = Completion { read, result: Err(ReadError::Lost) };
+                    end(&self.shared, &self.sink, lost, begun);
                 }
                 block(&self.shared, &self.sink);
             }
@@ -295,8 +294,9 @@ impl<K: Kernel> Worker<K> {
                 if self.flights.bytes() < BUSY_BYTES { state.queue.pop() } else { None }
             };
             let Some(read) = read else { return Ok(()) };
+            self.shared.counters.begun();
             if read.is_empty() {
-                self.end(Completion { read, result: Ok(()) });
+                self.end(Completion { read, result: Ok(()) }, Instant::now());
                 continue;
             }
             let key = self.flights.begin(read, self.kernel.discard());
@@ -320,7 +320,7 @@ impl<K: Kernel> Worker<K> {
             }
             let counters = &self.shared.counters;
             match self.flights.answer(key, result) {
-                Answer::Ended(completion) => self.end(completion),
+                Answer::Ended(completion, begun) => self.end(completion, begun),
                 Answer::Short(key) => {
                     counters.short();
                     self.ask(key)?;
@@ -338,14 +338,14 @@ impl<K: Kernel> Worker<K> {
         Ok(())
     }
 
-    fn end(&self, completion: Completion) {
-        end(&self.shared, &self.sink, completion);
+    fn end(&self, completion: Completion, begun: Instant) {
+        end(&self.shared, &self.sink, completion, begun);
     }
 }
 
-fn end(shared: &Shared, sink: &Sink, completion: Completion) {
+fn end(shared: &Shared, sink: &Sink, completion: Completion, begun: Instant) {
     let Completion { read, result } = &completion;
-    shared.counters.ended(read.len(), result);
+    shared.counters.ended(read.len(), begun.elapsed(), result);
     shared.lock().queue.ended(read.priority);
     sink(completion);
 }
@@ -361,8 +361,10 @@ fn block(shared: &Shared, sink: &Sink) {
             continue;
         };
         drop(state);
+        shared.counters.begun();
+        let begun = Instant::now();
         let result = shared.beat.in_kernel(|| read.carry_out(&mut scratch));
-        end(shared, sink, Completion { read, result });
+        end(shared, sink, Completion { read, result }, begun);
         state = shared.lock();
     }
 }
@@ -391,11 +393,11 @@ fn probe(
                     thread::sleep(REST);
                     ask = Some(key);
                 }
-                Answer::Ended(Completion { result: Err(ReadError::Io { source, .. }), .. }) => {
+                Answer::Ended(Completion { result: Err(ReadError::Io { source, .. }), .. }, _) => {
                     return Err(source);
                 }
                 // A file may be empty.
-                Answer::Ended(_) => return Ok(()),
+                Answer::Ended(..) => return Ok(()),
                 Answer::Stray => {}
             }
         }

@@ -1,0 +1,82 @@
+//! The picture of a pool as the page gets it: small, and right in a language that has no integers of
+//! 64 bits. Cells that look the same share a look; sets of tasks are lists.
+
+use crate::proto::{self, SlotState};
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// A pool to be drawn, and how its tasks follow one another.
+#[derive(Serialize)]
+pub(super) struct PagePicture {
+    /// Names; others are told by their place in this list.
+    tasks: Vec<String>,
+    slots_per_cell: u32,
+    /// Each look that a cell has.
+    looks: Vec<Look>,
+    /// Cells in their order: how many have which look.
+    runs: Vec<(u32, usize)>,
+    transitions: Vec<proto::Transition>,
+}
+
+/// What a cell looks like.
+#[derive(Serialize)]
+struct Look {
+    state: &'static str,
+    /// The tasks that need what is there.
+    tasks: Vec<u32>,
+    pinned: bool,
+    ahead: bool,
+}
+
+impl From<proto::Picture> for PagePicture {
+    fn from(picture: proto::Picture) -> Self {
+        let proto::Picture { tasks, cells, slots_per_cell, transitions } = picture;
+        let (mut looks, mut places) = (Vec::new(), HashMap::new());
+        let mut run = |cell: &proto::CellRun| {
+            let key = (cell.state, cell.tasks, cell.pinned, cell.ahead);
+            let look = *places.entry(key).or_insert_with(|| {
+                looks.push(Look::of(cell));
+                looks.len() - 1
+            });
+            (cell.count, look)
+        };
+        let runs = cells.iter().map(&mut run).collect();
+        Self { tasks, slots_per_cell, looks, runs, transitions }
+    }
+}
+
+impl Look {
+    fn of(cell: &proto::CellRun) -> Self {
+        let state = match cell.state() {
+            SlotState::Unspecified => "unknown",
+            SlotState::Free => "free",
+            SlotState::Filling => "filling",
+            SlotState::Verifying => "verifying",
+            SlotState::Resident => "resident",
+            SlotState::Lost => "lost",
+        };
+        let tasks = (0..u64::BITS).filter(|task| cell.tasks >> task & 1 == 1).collect();
+        Self { state, tasks, pinned: cell.pinned, ahead: cell.ahead }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::CellRun;
+
+    #[test]
+    fn cells_share_looks_and_the_sixty_fourth_task_is_told_right() {
+        let last = CellRun { count: 3, state: 4, tasks: 1 << 63 | 1, pinned: true, ahead: false };
+        let free = CellRun { count: 2, state: 1, ..CellRun::default() };
+        let cells = vec![last, free, CellRun { count: 5, ..last }];
+        let picture = proto::Picture { cells, slots_per_cell: 1, ..proto::Picture::default() };
+        let told = serde_json::to_value(PagePicture::from(picture)).unwrap();
+        let looks = serde_json::json!([
+            {"state": "resident", "tasks": [0, 63], "pinned": true, "ahead": false},
+            {"state": "free", "tasks": [], "pinned": false, "ahead": false},
+        ]);
+        assert_eq!(told["looks"], looks);
+        assert_eq!(told["runs"], serde_json::json!([[3, 0], [2, 1], [5, 0]]));
+    }
+}
