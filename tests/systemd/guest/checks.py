@@ -49,7 +49,9 @@ from machine import (
 )
 
 CHECKS: list[Callable[[], str | None]] = []
-METRICS = "http://127.0.0.1:9464/metrics"
+METRICS = urllib.request.Request(
+    "http://127.0.0.1:9464/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
+)
 
 
 def check(function: Callable[[], str | None]) -> Callable[[], str | None]:
