@@ -40,10 +40,7 @@ pub enum Sharing {
 #[derive(Debug, Error)]
 pub enum MemoryError {
     /// The kernel has no memory of this size for us.
-    #[error(
-        "cannot get {bytes} bytes of shared memory for {what}: {source}; make the pool smaller \
-         or raise the memory limit (MemoryMax=, container limit)"
-    )]
+    #[error("cannot get {bytes} bytes of shared memory for {what}: {source}; {}", remedy(.source))]
     Allocate {
         /// What it is for.
         what: &'static str,
@@ -110,6 +107,14 @@ pub enum MemoryError {
 impl MemoryError {
     /// A pool whose size cannot be counted.
     pub const TOO_LARGE: Self = Self::Exceeds { what: "pool", bytes: u64::MAX, available: 0 };
+}
+
+/// What helps where memory cannot be had: it is a file, too, of which a process may have so many.
+fn remedy(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => "raise LimitNOFILE= (ulimit -n)",
+        _ => "make the pool smaller or raise the memory limit (MemoryMax=, container limit)",
+    }
 }
 
 /// A memfd and this process's mapping of it.
@@ -318,5 +323,14 @@ mod tests {
         let memory = SharedMemory::create("test", 10, Sharing::ReadOnly, false).unwrap();
         let small = SharedMemory::open("test", duplicate(&memory), 1 << 20, Sharing::ReadOnly);
         assert!(matches!(small, Err(MemoryError::TooSmall { needed: 1_048_576, .. })));
+    }
+
+    #[test]
+    fn p11_where_descriptors_are_short_more_memory_is_not_advised() {
+        let refused = |errno: Errno| {
+            MemoryError::Allocate { what: "pool", bytes: 1, source: errno.into() }.to_string()
+        };
+        assert!(refused(Errno::MFILE).ends_with("raise LimitNOFILE= (ulimit -n)"));
+        assert!(refused(Errno::NOMEM).contains("MemoryMax="));
     }
 }

@@ -49,7 +49,9 @@ from machine import (
 )
 
 CHECKS: list[Callable[[], str | None]] = []
-METRICS = "http://127.0.0.1:9464/metrics"
+METRICS = urllib.request.Request(
+    "http://127.0.0.1:9464/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
+)
 
 
 def check(function: Callable[[], str | None]) -> Callable[[], str | None]:
@@ -506,7 +508,7 @@ def p10_what_the_daemon_has_no_business_with_is_refused() -> str:
 @check
 def p11_few_descriptors_are_told() -> str:
     """Not even its sockets and the bundle fit."""
-    return refusal("LimitNOFILE=9", ("open files", "LimitNOFILE"))
+    return refusal("LimitNOFILE=16", ("LimitNOFILE",))
 
 
 @check
