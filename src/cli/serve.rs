@@ -18,7 +18,11 @@ use std::{
     process,
     sync::Arc,
     thread,
+    time::Duration,
 };
+
+/// How long a report of a panic may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -73,11 +77,19 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
 }
 
 /// A panic anywhere ends the process: the service manager starts a whole one, and clients keep
-/// what they have mapped. A daemon that had lost one of its threads would hang instead.
+/// what they have mapped. A daemon that had lost one of its threads would hang instead; so would one
+/// whose last words nobody reads, so they have a second.
 fn abort_on_panic() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        report(info);
+        let end = || {
+            thread::sleep(LAST_WORDS);
+            process::abort();
+        };
+        // Without a thread for it, the words are left out rather than waited for.
+        if thread::Builder::new().spawn(end).is_ok() {
+            report(info);
+        }
         process::abort();
     }));
 }
@@ -149,19 +161,50 @@ pub(super) fn print_schema() -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{env, os::unix::process::ExitStatusExt as _};
+    use rustix::io::ioctl_fionbio;
+    use std::{io::Write as _, os::unix::process::ExitStatusExt as _};
+
+    const CHILD: &str = "SYNCHROMESH_TEST_PANICS";
+
+    /// Runs the test of this name again, in a process of its own in which a worker panics.
+    fn child(name: &str) -> process::Command {
+        let mut child = process::Command::new(env::current_exe().unwrap());
+        let name = format!("cli::serve::tests::{name}");
+        child.args(["--exact", &name, "--nocapture"]).env(CHILD, "1");
+        child
+    }
+
+    /// What such a process does; elsewhere nothing.
+    fn panics_as_child() -> bool {
+        let is_child = env::var_os(CHILD).is_some();
+        if is_child {
+            abort_on_panic();
+            let _ = thread::spawn(|| panic!("a worker that fails")).join();
+        }
+        is_child
+    }
 
     #[test]
     fn p2_a_panic_in_any_thread_ends_the_process() {
-        const CHILD: &str = "SYNCHROMESH_TEST_PANICS";
-        if env::var_os(CHILD).is_some() {
-            abort_on_panic();
-            let _ = thread::spawn(|| panic!("a worker that fails")).join();
+        if panics_as_child() {
             return;
         }
-        let name = "cli::serve::tests::p2_a_panic_in_any_thread_ends_the_process";
-        let mut child = process::Command::new(env::current_exe().unwrap());
-        let output = child.args(["--exact", name]).env(CHILD, "1").output().unwrap();
+        let output = child("p2_a_panic_in_any_thread_ends_the_process").output().unwrap();
         assert_eq!(output.status.signal(), Some(Signal::ABORT.as_raw()), "{output:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains("a worker that fails"));
+    }
+
+    #[test]
+    fn p13_a_panic_of_which_nobody_reads_ends_the_process_all_the_same() {
+        if panics_as_child() {
+            return;
+        }
+        let (_unread, mut full) = io::pipe().unwrap();
+        ioctl_fionbio(&full, true).unwrap();
+        while full.write(&[0; 4096]).is_ok() {}
+        ioctl_fionbio(&full, false).unwrap();
+        let mut child = child("p13_a_panic_of_which_nobody_reads_ends_the_process_all_the_same");
+        let status = child.stdout(process::Stdio::null()).stderr(full).status().unwrap();
+        assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status}");
     }
 }

@@ -2,8 +2,11 @@
 
 use std::{
     fmt,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// The end of the year 9999, which is the last that can be written so.
+const LAST_US: u64 = 253_402_300_799_999_999;
 
 /// Microseconds since 1970, by a clock that may be set. 0 before that.
 pub(super) fn now_us() -> u64 {
@@ -15,38 +18,22 @@ pub(super) fn now_us() -> u64 {
 pub struct Stamp(pub u64);
 
 impl Stamp {
+    /// Now.
+    pub fn now() -> Self {
+        Self(now_us())
+    }
+
     /// The time of day alone, in UTC: `07:08:09.123`.
     pub fn clock(self) -> impl fmt::Display {
-        let [hours, minutes, seconds] = self.hms();
-        let ms = self.0 / 1000 % 1000;
-        format!("{hours:02}:{minutes:02}:{seconds:02}.{ms:03}")
-    }
-
-    fn hms(self) -> [u64; 3] {
-        let seconds = self.0 / 1_000_000;
-        [seconds / 3600 % 24, seconds / 60 % 60, seconds % 60]
-    }
-
-    /// Year, month and day, counted as if years began in March: leap days then come last.
-    fn date(self) -> [u64; 3] {
-        const DAYS_OF_400_YEARS: u64 = 146_097;
-        // Since the first of March of the year 0.
-        let days = self.0 / 86_400_000_000 + 719_468;
-        let (cycle, day) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
-        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let month = (5 * day + 2) / 153;
-        let day = day - (153 * month + 2) / 5 + 1;
-        let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-        [cycle * 400 + year + later, month, day]
+        let whole = self.to_string();
+        whole.get(11..23).unwrap_or_default().to_owned()
     }
 }
 
 impl fmt::Display for Stamp {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ([year, month, day], [hours, minutes, seconds]) = (self.date(), self.hms());
-        let us = self.0 % 1_000_000;
-        write!(to, "{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{us:06}Z")
+        let time = UNIX_EPOCH + Duration::from_micros(self.0.min(LAST_US));
+        humantime::format_rfc3339_micros(time).fmt(to)
     }
 }
 
@@ -64,6 +51,7 @@ mod tests {
         assert_eq!(told(1_709_251_200), "2024-03-01T00:00:00.000042Z");
         assert_eq!(told(4_107_542_399), "2100-02-28T23:59:59.000042Z");
         assert_eq!(told(4_107_542_400), "2100-03-01T00:00:00.000042Z");
+        assert_eq!(Stamp(u64::MAX).to_string(), "9999-12-31T23:59:59.999999Z");
         assert_eq!(Stamp(1_709_251_199_987_654).clock().to_string(), "23:59:59.987");
     }
 }

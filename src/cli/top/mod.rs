@@ -15,11 +15,12 @@ mod tests;
 mod ui;
 
 use super::{DaemonArgs, failure::Failure};
+use crate::observe::Stamp;
 use clap::Args;
 use state::Now;
 use std::{
     path::PathBuf,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 #[derive(Debug, Args)]
@@ -79,8 +80,6 @@ impl Clock {
     }
 
     fn now(self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-        let wall_us = wall.map_or(0, |time| time.as_micros() as u64);
-        Now { running: self.0.elapsed(), wall_us }
+        Now { running: self.0.elapsed(), wall_us: Stamp::now().0 }
     }
 }
