@@ -239,6 +239,6 @@ fn a_picture_of_a_large_pool_is_a_sample() {
     let blocks = 20_000;
     let mut rig = rig(blocks as usize, &[0..blocks]);
     let drawn = picture(&mut rig);
-    assert_eq!(drawn.slots_per_cell, 2);
-    assert_eq!(drawn.cells.iter().map(|(count, _)| count).sum::<u32>(), 10_000);
+    assert_eq!(drawn.slots_per_cell, 5);
+    assert_eq!(drawn.cells.iter().map(|(count, _)| count).sum::<u32>(), 4_000);
 }

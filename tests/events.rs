@@ -126,7 +126,11 @@ fn r21_who_was_away_too_long_or_does_not_read_is_told_what_is_missing() {
         let mut new = Watcher::begin(&mut client, new).await;
         client.switch_task(switch("parking")).await.unwrap();
         while new.tasks(1).await != ["parking"] {}
-        let mut late = Watcher::begin(&mut client, from(None)).await;
+        let mut fresh = Watcher::begin(&mut client, from(None)).await;
+        let first = fresh.next().await.unwrap();
+        assert!(!matches!(first.kind, Some(Kind::Lost(_))), "who is new misses nothing");
+        assert_eq!(first.sequence, switches + 3 - KEPT);
+        let mut late = Watcher::begin(&mut client, from(Some(("another", 1)))).await;
         for (watcher, is_late) in [(&mut late, true), (&mut slow, false)] {
             let (mut last, mut lost) = (0, 0);
             loop {

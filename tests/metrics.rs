@@ -451,9 +451,10 @@ fn only_who_asks_for_an_address_or_for_this_machine_is_answered() {
 fn who_reads_slowly_or_says_nothing_keeps_nobody_waiting() {
     let (_folder, _daemon, address) = small_daemon();
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
-    let silent: Vec<_> = (0..8).map(|_| TcpStream::connect(&address).unwrap()).collect();
-    let slow: Vec<_> = (0..8).map(|_| send(&address, &request)).collect();
-    let half: Vec<_> = (0..8).map(|_| send(&address, &request[..20])).collect();
+    // Together they are more than there are places.
+    let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let slow: Vec<_> = (0..20).map(|_| send(&address, &request)).collect();
+    let half: Vec<_> = (0..20).map(|_| send(&address, &request[..20])).collect();
     let scrape = Scrape::of(&address);
     assert!(scrape.at("synchromesh_http_connections") >= 1.0);
     drop((silent, slow, half));

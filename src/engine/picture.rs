@@ -1,12 +1,15 @@
 //! What a model looks like, for people who look at it: its pool slot by slot, and how its tasks
-//! follow one another. A picture is bounded, however large the pool, so that drawing it takes the
-//! engine no longer than a switch.
+//! follow one another. A picture is bounded, however large the pool, so that drawing it never keeps a
+//! switch waiting for long.
 
 use super::model::Model;
-use crate::{residency::SlotState, units::TaskIndex};
+use crate::{
+    residency::SlotState,
+    units::{SlotId, TaskIndex},
+};
 
 /// Most cells of a picture.
-const MAX_CELLS: usize = 16_384;
+const MAX_CELLS: usize = 4_096;
 /// What is less likely is not drawn.
 const SHOWN_FROM: f64 = 0.005;
 
@@ -68,8 +71,8 @@ impl Model {
         let slots = self.pool.layout().slots() as usize;
         let slots_per_cell = slots.div_ceil(MAX_CELLS).max(1);
         let mut cells: Vec<(u32, Cell)> = Vec::new();
-        for (_, state) in self.residency.slots().iter().step_by(slots_per_cell) {
-            let cell = self.cell(state);
+        for slot in (0..slots).step_by(slots_per_cell) {
+            let cell = self.cell(self.residency.slots().state(SlotId(slot as u32)));
             match cells.last_mut() {
                 Some((count, last)) if *last == cell => *count += 1,
                 _ => cells.push((1, cell)),

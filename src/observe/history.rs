@@ -23,6 +23,11 @@ impl History {
         self.last
     }
 
+    /// The number after which the earliest event comes that is kept.
+    pub(super) fn begin(&self) -> u64 {
+        self.kept.front().map_or(self.last, |first| first.sequence - events_of(first))
+    }
+
     /// Takes an event in and numbers it.
     pub(super) fn push(&mut self, event: Event) {
         self.last += events_of(&event);
@@ -94,6 +99,7 @@ mod tests {
         assert_eq!(told(&history, 0), [(3, 3), (4, 1), (5, 1)]);
         assert_eq!(told(&history, 2), [(3, 1), (4, 1), (5, 1)]);
         assert_eq!(told(&history, 3), [(4, 1), (5, 1)]);
+        assert_eq!(told(&history, history.begin()), [(4, 1), (5, 1)], "who is new misses nothing");
     }
 
     #[test]

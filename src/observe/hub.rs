@@ -139,8 +139,8 @@ impl Hub {
         self.news.send_modify(|news| news.over = true);
     }
 
-    /// Watches from a place on: after the event that is named, or, if it is none of this run's, from
-    /// the earliest that is kept; if `only_new`, after the last one.
+    /// Watches from a place on: after the event that is named, of which all of this run's are after one
+    /// of another run; else from the earliest that is kept, or, if `only_new`, after the last one.
     pub fn watch(
         self: &Arc<Self>,
         model: String,
@@ -148,13 +148,15 @@ impl Hub {
         only_new: bool,
     ) -> Watcher {
         let news = self.news.subscribe();
-        let last = lock(&self.history).last();
+        let history = lock(&self.history);
         let seen = match after {
-            _ if only_new => last,
+            _ if only_new => history.last(),
+            None => history.begin(),
             // Nobody has seen what is yet to come.
-            Some(after) if after.instance == self.instance => after.sequence.min(last),
-            _ => 0,
+            Some(after) if after.instance == self.instance => after.sequence.min(history.last()),
+            Some(_) => 0,
         };
+        drop(history);
         Watcher { hub: self.clone(), news, model, seen }
     }
 

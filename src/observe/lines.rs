@@ -27,6 +27,39 @@ macro_rules! line {
     };
 }
 
+/// The line of a switch.
+macro_rules! switched_line {
+    ($event:expr, $switched:expr, $result:expr, $timing:expr) => {
+        line!(
+            info,
+            "switched",
+            $event,
+            from = present(&$switched.from),
+            task = $switched.task,
+            generation = $result.generation,
+            outcome = outcome_name($result.outcome()),
+            needed_bytes = bytes($result.needed),
+            prefetched_bytes = bytes($result.prefetched),
+            read_bytes = bytes($result.read),
+            evicted_bytes = bytes($result.evicted),
+            in_place = $result.in_place.then_some(true),
+            rank = $result.foresight.as_ref().map(|foresight| foresight.rank),
+            lead_us = $result.foresight.as_ref().map(|foresight| foresight.lead_us),
+            queue_us = $timing.queue_us,
+            plan_us = $timing.plan_us,
+            read_us = $timing.read_us,
+            verify_us = $timing.verify_us,
+            publish_us = $timing.publish_us,
+            total_us = $timing.total_us,
+            request_id = present(&$switched.request_id),
+            trace_id = present(&$switched.trace_id),
+        )
+    };
+}
+
+/// A switch that reads, or takes longer than this, in microseconds, is one that somebody may ask for.
+const SLOW_US: u64 = 1_000;
+
 /// Writes the line of an event. What happens to the daemon as a whole is told where it happens.
 pub(super) fn log(event: &Event) {
     match &event.kind {
@@ -75,33 +108,14 @@ pub(super) fn log(event: &Event) {
 }
 
 fn log_switch(event: &Event, switched: &proto::TaskSwitched) {
-    let proto::TaskSwitched { from, task, result, request_id, trace_id } = switched;
-    let Some(result) = result else { return };
+    let Some(result) = &switched.result else { return };
     let timing = result.timing.unwrap_or_default();
-    line!(
-        info,
-        "switched",
-        event,
-        from = present(from),
-        task = task,
-        generation = result.generation,
-        outcome = outcome_name(result.outcome()),
-        needed_bytes = bytes(result.needed),
-        prefetched_bytes = bytes(result.prefetched),
-        read_bytes = bytes(result.read),
-        evicted_bytes = bytes(result.evicted),
-        in_place = result.in_place.then_some(true),
-        rank = result.foresight.as_ref().map(|foresight| foresight.rank),
-        lead_us = result.foresight.as_ref().map(|foresight| foresight.lead_us),
-        queue_us = timing.queue_us,
-        plan_us = timing.plan_us,
-        read_us = timing.read_us,
-        verify_us = timing.verify_us,
-        publish_us = timing.publish_us,
-        total_us = timing.total_us,
-        request_id = present(request_id),
-        trace_id = present(trace_id),
-    );
+    // Two places, so that many that take no time do not drown those that do.
+    if bytes(result.read) > 0 || timing.total_us >= SLOW_US {
+        switched_line!(event, switched, result, timing);
+    } else {
+        switched_line!(event, switched, result, timing);
+    }
 }
 
 fn log_prepared(event: &Event, prepared: &proto::TaskPrepared) {

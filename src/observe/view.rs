@@ -14,8 +14,8 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// How long the engine may take to answer whoever measures.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the engine may take to answer whoever measures or looks.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The state as it is measured.
 pub(super) struct Snapshot {

@@ -18,9 +18,6 @@ const BACKED_BY: [f64; MAX_ORDER + 1] = [2.0, 1.0, 0.5, 0.5, 0.5];
 const FORGOTTEN: f32 = 1e-3;
 /// One for each length of history, from none on, and each speed.
 pub(super) const EXPERTS: usize = (MAX_ORDER + 1) * RATES.len();
-/// The expert that goes by the last task alone, and forgets slowly.
-pub(super) const FIRST_ORDER: usize = RATES.len();
-
 /// Counts by history.
 #[derive(Clone, Debug)]
 pub(super) struct Contexts {
@@ -110,6 +107,21 @@ impl Contexts {
             }
         }
         experts
+    }
+
+    /// What follows a task by the slow counts of that task alone, given what is known without having
+    /// seen anything.
+    pub(super) fn first_order(&self, task: TaskIndex, prior: Vec<f64>) -> Vec<f64> {
+        let mut opinion = prior;
+        for (history, backed_by) in [&[][..], &[task]].into_iter().zip(BACKED_BY) {
+            if let Some(followers) = self.followers.peek(&Context::of(history)) {
+                let fade = followers.fade(self.era)[0];
+                let seen = followers.counts.iter().filter(|count| count.task != task);
+                let seen = seen.map(|count| (count.task, f64::from(count.seen[0] * fade)));
+                revise(&mut opinion, seen, backed_by);
+            }
+        }
+        opinion
     }
 
     /// Begins an era: from now on, what followed a history before is worth one observation.

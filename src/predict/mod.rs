@@ -23,7 +23,7 @@ pub use saved::{SavedContext, SavedDwell, SavedForesight, SavedPredictor, SavedS
 
 use crate::units::TaskIndex;
 use alarm::Alarm;
-use contexts::{Contexts, FIRST_ORDER, MAX_ORDER};
+use contexts::{Contexts, MAX_ORDER};
 use dwell::Dwells;
 use mixture::Mixture;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -172,8 +172,7 @@ impl Predictor {
     /// How likely each task is to follow a task, whatever came before that one: what its slow counts
     /// and the prior make of it.
     pub fn after(&self, task: TaskIndex) -> Vec<f64> {
-        let mut experts = self.contexts.experts(&[task], self.prior.after(Some(task)));
-        experts.swap_remove(FIRST_ORDER)
+        self.contexts.first_order(task, self.prior.after(Some(task)))
     }
 
     /// The share of lately observed switches whose task had been ranked first, 0 to 1; 0 before

@@ -84,6 +84,11 @@ impl Slots {
         self.counts
     }
 
+    /// A slot's state. The slot is one of this pool.
+    pub fn state(&self, slot: SlotId) -> SlotState {
+        self.states[slot.index()]
+    }
+
     /// The slots with their states.
     pub fn iter(&self) -> impl Iterator<Item = (SlotId, SlotState)> {
         (0..).map(SlotId).zip(self.states.iter().copied())

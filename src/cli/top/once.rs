@@ -28,6 +28,11 @@ pub(super) fn once(args: &TopArgs) -> Result<(), Failure> {
     let clock = Clock::start();
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
     let state = runtime.block_on(look(args, clock))?;
+    if !args.model.is_empty() && !state.models().any(|model| model == args.model) {
+        let known = state.models().collect::<Vec<_>>().join(", ");
+        let model = &args.model;
+        return Err(Failure::failed(format!("there is no model `{model}`; there is {known}")));
+    }
     let view = state.view(Ask { model: &args.model, filter: "" }, clock.now());
     if args.json {
         return print_json(&view);

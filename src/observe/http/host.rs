@@ -4,15 +4,19 @@
 
 use axum::{
     extract::Request,
-    http::{StatusCode, Version, header, uri::Authority},
+    http::{HeaderMap, StatusCode, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Answers 421 (Misdirected Request) to a request that is for somebody else, and 400 to one that does
-/// not say whom it is for.
+/// not say whom it is for; 403 to what a page from elsewhere wants to draw in.
 pub(super) async fn check(request: Request, next: Next) -> Response {
+    if is_drawn_in(request.headers()) {
+        let what = "this is not for pages from elsewhere\n";
+        return (StatusCode::FORBIDDEN, what).into_response();
+    }
     let named = request.uri().authority().cloned();
     let named = named.map(Ok).or_else(|| {
         let host = request.headers().get(header::HOST)?;
@@ -32,6 +36,13 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
     }
 }
 
+/// Whether a page from elsewhere asks for a part of itself here: it may not read the answer, but would
+/// take a place. To follow a link to here is another thing.
+fn is_drawn_in(headers: &HeaderMap) -> bool {
+    let says = |name: &str, value: &str| headers.get(name).is_some_and(|said| said == value);
+    says("sec-fetch-site", "cross-site") && !says("sec-fetch-mode", "navigate")
+}
+
 fn is_here(host: &str) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match address {
@@ -43,6 +54,21 @@ fn is_here(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn pages_from_elsewhere_link_here_and_draw_nothing_in() {
+        let headers = |site, mode| {
+            let mut headers = HeaderMap::new();
+            headers.insert("sec-fetch-site", HeaderValue::from_static(site));
+            headers.insert("sec-fetch-mode", HeaderValue::from_static(mode));
+            headers
+        };
+        assert!(is_drawn_in(&headers("cross-site", "no-cors")));
+        assert!(!is_drawn_in(&headers("cross-site", "navigate")));
+        assert!(!is_drawn_in(&headers("same-origin", "cors")));
+        assert!(!is_drawn_in(&HeaderMap::new()), "programs say nothing of the kind");
+    }
 
     #[test]
     fn addresses_and_localhost_are_here_and_names_are_not() {

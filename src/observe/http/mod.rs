@@ -101,8 +101,9 @@ async fn metrics(State(served): State<Served>, headers: HeaderMap) -> impl IntoR
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let format = Format::accepted(accept.unwrap_or_default());
     let snapshot = view.snapshot().await;
-    // One place is held for whoever comes next.
-    let connections = CONNECTIONS.saturating_sub(places.available_permits() + 1);
+    // One place is held for whoever comes next, unless all are taken.
+    let free = places.available_permits();
+    let connections = CONNECTIONS - free - usize::from(free > 0);
     let seen = Seen { watchers: hub.watchers(), connections, log: log_counters() };
     let text = hub.metrics().render(snapshot, seen, format);
     ([(header::CONTENT_TYPE, format.content_type())], text)

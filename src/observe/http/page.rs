@@ -4,7 +4,7 @@
 use super::live::{self, Live};
 use crate::{
     engine::EngineError,
-    observe::{Observed, View, errors},
+    observe::{Observed, View, errors, view::PATIENCE},
     proto,
 };
 use axum::{
@@ -17,6 +17,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use tokio::time::timeout;
 use tonic::Code;
 
 /// A file of the page.
@@ -114,11 +115,11 @@ fn give(asset: Asset, tag: &str, headers: &HeaderMap) -> Response {
 }
 
 async fn status(State(view): State<Arc<View>>, Query(query): Query<StatusQuery>) -> Response {
-    answer(view.status(query.model, query.picture == 1).await)
+    answer(in_time(view.status(query.model, query.picture == 1)).await)
 }
 
 async fn models(State(view): State<Arc<View>>) -> Response {
-    answer(view.models().await.map(|models| proto::ListModelsResponse { models }))
+    answer(in_time(view.models()).await.map(|models| proto::ListModelsResponse { models }))
 }
 
 async fn events(
@@ -127,6 +128,13 @@ async fn events(
     headers: HeaderMap,
 ) -> Response {
     live.listen(live::place(&headers, query.after.as_deref()))
+}
+
+/// An answer of the engine, unless it takes so long that whoever asks would only take a place.
+async fn in_time<T>(
+    answer: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    timeout(PATIENCE, answer).await.unwrap_or(Err(EngineError::DeadlineExceeded))
 }
 
 /// What the engine told, as JSON.

@@ -42,7 +42,9 @@ impl Process {
             virtual_bytes: field(23),
             resident_bytes: field(24).map(|pages| pages * page_size() as f64),
             // One of them is the folder's own while it is read.
-            open_fds: fs::read_dir(process.join("fd")).ok().map(|fds| (fds.count() - 1) as f64),
+            open_fds: fs::read_dir(process.join("fd"))
+                .ok()
+                .map(|fds| fds.count().saturating_sub(1) as f64),
             max_fds: getrlimit(Resource::Nofile).current.map(|limit| limit as f64),
         }
     }
