@@ -119,14 +119,17 @@ fn a_refused_bundle_leaves_the_daemon_serving_what_it_served() {
     runtime().block_on(async { daemon.connect().await.switch_task(switch("city")).await.unwrap() });
 
     // A damaged bundle takes the place of the one that is served, which stays open, and a second
-    // daemon tries to take over with it.
+    // daemon tries to serve it elsewhere.
     let bad = folder.path().join("bad.mesh");
     let mut bytes = fs::read(&path).unwrap();
     bytes[100] ^= 1;
     fs::write(&bad, bytes).unwrap();
     fs::rename(&bad, &path).unwrap();
     let config = daemon.folder.path().join("synchromesh.yaml");
-    let refused = run(&["serve", "--config", config.to_str().unwrap()]);
+    let elsewhere = |key: &str| format!("listen.{key}={}/{key}", folder.path().display());
+    let (control, attach) = (elsewhere("control"), elsewhere("attach"));
+    let config = config.to_str().unwrap();
+    let refused = run(&["serve", "--config", config, "--set", &control, "--set", &attach]);
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("small.mesh is refused"), "{said}");

@@ -40,7 +40,7 @@ section! {
     #[schemars(extend("required" = ["models"]))]
     RawConfig {
         /// What is served.
-        #[schemars(length(min = 1))]
+        #[schemars(length(min = 1, max = 64))]
         models: Vec<RawModel> = Vec::new(),
         listen: RawListen = RawListen::default(),
         peers: RawPeers = RawPeers::default(),

@@ -36,12 +36,12 @@ use starts::Start;
 use status::Remarks;
 use std::{io, sync::Arc, time::Duration};
 use store::Store;
-use systemd::Notifier;
+use systemd::{Notifier, Passed};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
-    task::{JoinHandle, spawn_blocking},
+    task::{JoinHandle, JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 
@@ -119,12 +119,21 @@ async fn serve_all(
     start: &Arc<Start>,
     notifier: Arc<Notifier>,
 ) -> Result<(), DaemonError> {
-    // First of all: until then, the signal would end the process.
+    // First of all: until then, a signal would end the process.
     let mut hangups = signal(SignalKind::hangup())?;
-    let Beginning { sockets, store, keeper, mut loaded, estates } =
-        take_up(&config, start, &notifier)?;
     let mut stop = StopSignal::new()?;
+    let passed = systemd::passed().map_err(PassedError::from)?;
+    let (sockets, kept) = PassedSockets::pick(passed)?;
+    // Before there is anything large: another daemon may serve here.
     let listeners = Listeners::open(sockets, &config.listen)?;
+    let taken_up = spawn_blocking({
+        let (config, start, notifier) = (config.clone(), start.clone(), notifier.clone());
+        move || take_up(&config, &start, &notifier, kept)
+    });
+    let Beginning { store, keeper, mut loaded, estates } = tokio::select! {
+        taken_up = taken_up => taken_up.map_err(io::Error::other)??,
+        () = stop.wait() => return Ok(()),
+    };
 
     let clock: Arc<dyn Clock> = Arc::new(Monotonic::start());
     let (engine, runtime) = Runtime::start(&config.storage, &loaded.models)?;
@@ -137,7 +146,7 @@ async fn serve_all(
     tokio::spawn(hub.clone().run(source));
     // Before anybody can connect: a session's first task must not be superseded by its clients.
     tokio::select! {
-        begun = begin(&engine, &*clock, &loaded) => begun?,
+        begun = begin(&engine, &clock, &mut loaded, &notifier, config.limits.switch_timeout) => begun?,
         () = stop.wait() => return Ok(()),
     }
 
@@ -184,7 +193,6 @@ async fn serve_all(
 
 /// What the daemon begins with.
 struct Beginning {
-    sockets: PassedSockets,
     store: Store,
     keeper: Keeper,
     loaded: Loaded,
@@ -192,20 +200,23 @@ struct Beginning {
     estates: Vec<Estate>,
 }
 
-/// Takes what the start brings, and loads the models.
-fn take_up(config: &Config, start: &Start, notifier: &Notifier) -> Result<Beginning, DaemonError> {
-    let passed = systemd::passed().map_err(PassedError::from)?;
-    let (sockets, kept) = PassedSockets::pick(passed)?;
+/// Takes what systemd has kept, and loads the models.
+fn take_up(
+    config: &Config,
+    start: &Start,
+    notifier: &Notifier,
+    kept: Vec<Passed>,
+) -> Result<Beginning, DaemonError> {
     let mut store = Store::sort(kept);
     if start.is_safe_mode() {
         let (starts, what) = (start.number(), "safe mode: earlier starts crashed");
         tracing::warn!(starts, "{what}; nothing is copied from old pools or loaded ahead");
-        store.forget_memory();
+        store.give_up_memory(notifier);
     }
     let mut keeper = Keeper::open(&config.state_dir);
     let loaded = models::load(config, &mut keeper, &mut store, notifier)?;
     let estates = store::estates(&loaded.models, notifier);
-    Ok(Beginning { sockets, store, keeper, loaded, estates })
+    Ok(Beginning { store, keeper, loaded, estates })
 }
 
 /// Sockets that are served.
@@ -241,11 +252,27 @@ async fn open(
     Ok(Open { server, attach, claims })
 }
 
-/// Makes all sessions' first tasks active.
-async fn begin(engine: &Handle, clock: &dyn Clock, loaded: &Loaded) -> Result<(), DaemonError> {
+/// Makes all sessions' first tasks active, together: one that has to wait holds up no other.
+async fn begin(
+    engine: &Handle,
+    clock: &Arc<dyn Clock>,
+    loaded: &mut Loaded,
+    notifier: &Notifier,
+    limit: Duration,
+) -> Result<(), DaemonError> {
+    let time = u32::try_from((limit + HANG_UP).as_micros()).unwrap_or(u32::MAX);
+    notifier.tell_now(&[NotifyState::ExtendTimeoutUsec(time)]);
+    let mut switches = JoinSet::new();
+    for first in std::mem::take(&mut loaded.first) {
+        let (engine, clock) = (engine.clone(), clock.clone());
+        switches.spawn(async move {
+            let read = models::activate(&engine, &*clock, &first).await?;
+            Ok::<_, DaemonError>((first.model(), read))
+        });
+    }
     let mut read = Vec::new();
-    for first in &loaded.first {
-        read.push((first.model(), models::activate(engine, clock, first).await?));
+    while let Some(switched) = switches.join_next().await {
+        read.push(switched.map_err(io::Error::other)??);
     }
     loaded.tell_adopted(&read);
     Ok(())

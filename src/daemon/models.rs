@@ -96,10 +96,12 @@ fn tell_loading(spec: &ModelSpec, notifier: &Notifier) {
 /// Loads a model. If there is no memory for it beside old pools, those go first.
 fn load_one(spec: &ModelSpec, store: &mut Store, notifier: &Notifier) -> Result<Model, LoadError> {
     let mut result = Model::load_after(spec, store.predecessors());
-    if !store.has_memory() {
+    if !store.has_memory() && !store.gave_up_memory() {
         return result;
     }
-    if let Err(LoadError::Memory(error)) = &result {
+    if let Err(LoadError::Memory(error)) = &result
+        && store.has_memory()
+    {
         tracing::warn!(%error, "old pools are given up: what they hold is read instead");
         store.give_up_memory(notifier);
     }

@@ -1,8 +1,9 @@
 //! Counts starts that came to no good end, so that a daemon that crashes again and again stops doing
 //! what it need not do: safe mode.
 //!
-//! A file that cannot be read, or is of another version, counts for nothing. What safe mode leaves
-//! out is decided where it would be done.
+//! A file that cannot be read, or is of another version, counts for nothing; nor does one of an earlier
+//! boot, as a machine that was switched off did not crash. What safe mode leaves out is decided where
+//! it would be done.
 
 use crate::files::{read_text, write_text};
 use std::{
@@ -12,7 +13,9 @@ use std::{
 
 const NAME: &str = "starts";
 /// What the file begins with, with its version.
-const MAGIC: &str = "synchromesh-starts 1";
+const MAGIC: &str = "synchromesh-starts 2";
+/// Where the kernel tells which boot this is.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 const MAX_BYTES: u64 = 256;
 /// Safe mode begins with this start in a row.
 const SAFE_FROM: u32 = 3;
@@ -65,7 +68,7 @@ impl Start {
         if number == 0 {
             return self.went_well();
         }
-        if let Err(error) = write_text(file, &format!("{MAGIC} {number}\n")) {
+        if let Err(error) = write_text(file, &format!("{MAGIC} {number} {}\n", boot())) {
             warn(file, &error);
         }
     }
@@ -76,8 +79,18 @@ fn warn(file: &Path, error: &io::Error) {
 }
 
 fn read(file: &Path) -> u32 {
-    let parse = |text: String| text.strip_prefix(MAGIC)?.trim().parse().ok();
+    let parse = |text: String| {
+        let (number, of) = text.strip_prefix(MAGIC)?.trim().split_once(' ')?;
+        (of == boot()).then(|| number.parse().ok())?
+    };
     read_text(file, MAX_BYTES).ok().and_then(parse).unwrap_or_default()
+}
+
+/// Which boot this is, as far as the kernel tells.
+fn boot() -> String {
+    let id = fs::read_to_string(BOOT).unwrap_or_default();
+    let id = id.trim();
+    if id.is_empty() { "unknown".into() } else { id.into() }
 }
 
 #[cfg(test)]
@@ -107,14 +120,25 @@ mod tests {
     }
 
     #[test]
+    fn p5_starts_of_another_boot_count_for_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = "0d5cb5e8-0000-4000-8000-000000000000";
+        fs::write(folder.path().join(NAME), format!("{MAGIC} 7 {other}\n")).unwrap();
+        assert_eq!(Start::begin(folder.path()).number(), 1);
+        assert_eq!(Start::begin(folder.path()).number(), 2);
+    }
+
+    #[test]
     fn p15_a_count_that_cannot_be_read_or_is_of_another_version_counts_for_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(NAME);
-        for text in ["", "7", "synchromesh-starts 2 7\n", "synchromesh-starts 1 -7\n", "\u{0}"] {
+        for text in ["", "7", "synchromesh-starts 1 7\n", "synchromesh-starts 2 7\n", "\u{0}"] {
             fs::write(&file, text).unwrap();
             assert_eq!(Start::begin(folder.path()).number(), 1, "{text:?}");
         }
-        fs::write(&file, format!("{MAGIC} {}\n", u32::MAX)).unwrap();
+        fs::write(&file, format!("{MAGIC} -7 {}\n", boot())).unwrap();
+        assert_eq!(Start::begin(folder.path()).number(), 1);
+        fs::write(&file, format!("{MAGIC} {} {}\n", u32::MAX, boot())).unwrap();
         assert!(Start::begin(folder.path()).is_safe_mode());
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();

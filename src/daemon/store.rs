@@ -30,6 +30,8 @@ pub(super) struct Store {
     predecessors: Vec<Predecessor>,
     /// Everything that is kept, by name.
     names: BTreeSet<String>,
+    /// Whether old pools were given up, whose memory comes back a little later.
+    gave_up: bool,
 }
 
 /// What is kept of a model as far as it is found. The key's order is that of time.
@@ -57,7 +59,7 @@ impl Store {
                 }
             }
         }
-        Self { predecessors, names }
+        Self { predecessors, names, gave_up: false }
     }
 
     pub(super) fn predecessors(&self) -> &[Predecessor] {
@@ -69,30 +71,36 @@ impl Store {
         self.predecessors.iter().any(Predecessor::has_memory)
     }
 
-    /// Lets go of all old pools, whose content is not to be used.
-    pub(super) fn forget_memory(&mut self) {
-        self.predecessors.iter_mut().for_each(Predecessor::give_up_memory);
+    /// Whether there were.
+    pub(super) fn gave_up_memory(&self) -> bool {
+        self.gave_up
     }
 
     /// Lets go of all old pools, so that their memory goes once clients have let go of it, too. The
     /// sessions stay known.
     pub(super) fn give_up_memory(&mut self, notifier: &Notifier) {
-        self.forget_memory();
+        self.gave_up |= self.has_memory();
+        self.predecessors.iter_mut().for_each(Predecessor::give_up_memory);
         for name in self.names.iter().filter(|name| name.starts_with(POOL)) {
             notifier.tell_now(&[FORGET, NotifyState::Custom(&named(name))]);
         }
     }
 
-    /// Has systemd keep what the next daemon needs, and forget what was left by earlier ones. First
-    /// the latter: it keeps no more than the unit allows.
+    /// Has systemd keep what the next daemon needs, and then forget what was left by earlier ones: in
+    /// between it has both, so that a crash takes nothing.
     pub(super) async fn replace(self, models: Vec<Estate>, notifier: &Notifier) {
         drop(self.predecessors);
+        Self::keep(models, notifier).await;
         for name in &self.names {
             notifier.tell(&[FORGET, NotifyState::Custom(&named(name))]).await;
         }
+    }
+
+    async fn keep(models: Vec<Estate>, notifier: &Notifier) {
         let daemon = now();
         for (number, Estate { pool, table, roster }) in models.into_iter().enumerate() {
-            for (part, fd) in [(POOL, pool), (TABLE, table), (ROSTER, roster)] {
+            let parts = [(POOL, pool), (TABLE, Some(table)), (ROSTER, Some(roster))];
+            for (part, fd) in parts.into_iter().filter_map(|(part, fd)| Some((part, fd?))) {
                 let name = named(&format!("{part}.{daemon:016x}.{number}"));
                 let notice = [KEEP, NotifyState::Custom(&name)];
                 if !notifier.hand_over(&notice, Some(fd.as_fd())).await {
@@ -129,7 +137,7 @@ fn parse(name: &str) -> Option<((u64, usize), usize)> {
 }
 
 fn open(parts: [Option<OwnedFd>; 3]) -> Result<Predecessor, String> {
-    let [Some(pool), Some(table), Some(roster)] = parts else {
+    let [pool, Some(table), Some(roster)] = parts else {
         return Err("not all of it is there".into());
     };
     Predecessor::open(Estate { pool, table, roster }).map_err(|error| error.to_string())

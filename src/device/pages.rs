@@ -1,13 +1,44 @@
-//! What the kernel tells of memory: how much there is, and in which pages.
+//! What the kernel tells of memory: how much there is for this process, and in which pages.
 
 use rustix::system::sysinfo;
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-/// Bytes that can be had without pushing others out, or at least the size of the machine.
+/// Where control groups are.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// Bytes that can be had without pushing others out, or at least the size of the machine; never more
+/// than the control groups of this process have room for.
 pub(super) fn available_memory() -> u64 {
     let total = sysinfo();
     let known = MemInfo::read().available_bytes;
-    known.unwrap_or(total.totalram * u64::from(total.mem_unit))
+    let known = known.unwrap_or(total.totalram * u64::from(total.mem_unit));
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    room_of_groups(Path::new(GROUPS), &groups).map_or(known, |room| room.min(known))
+}
+
+/// Bytes that may be had within the limits of all control groups that a process is in (`memory.max`,
+/// version 2). Their file cache gives way.
+fn room_of_groups(root: &Path, groups: &str) -> Option<u64> {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let own: PathBuf = root.join(own);
+    let within = own.ancestors().take_while(|group| group.starts_with(root));
+    within.filter_map(room_of).min()
+}
+
+fn room_of(group: &Path) -> Option<u64> {
+    let read = |name: &str| fs::read_to_string(group.join(name)).ok();
+    let limit: u64 = read("memory.max")?.trim().parse().ok()?;
+    let used: u64 = read("memory.current")?.trim().parse().ok()?;
+    let cache = |text: String| {
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        let files = lines.filter(|(key, _)| ["active_file", "inactive_file"].contains(key));
+        files.filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok()).sum()
+    };
+    let cache = read("memory.stat").map_or(0, cache);
+    Some(limit.saturating_sub(used.saturating_sub(cache)))
 }
 
 /// The size of a reserved huge page, if enough of them are free for so many bytes, and little of
@@ -87,6 +118,31 @@ mod tests {
         assert_eq!(huge_bytes_of(maps, 0x7f00_0000_0000), 2 << 20);
         assert_eq!(huge_bytes_of(maps, 0x7f00_0020_0000), 4 << 20);
         assert_eq!(huge_bytes_of(maps, 0x7f00_0040_0000), 0);
+    }
+
+    #[test]
+    fn the_tightest_control_group_decides_and_its_file_cache_gives_way() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("system.slice/synchromesh.service");
+        fs::create_dir_all(&inner).unwrap();
+        let say =
+            |folder: &Path, name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+        let room = || room_of_groups(root.path(), "0::/system.slice/synchromesh.service\n");
+        assert_eq!(room(), None, "nothing is known of groups");
+        say(&inner, "memory.max", "max\n");
+        say(&inner, "memory.current", "700\n");
+        assert_eq!(room(), None, "nothing is bounded");
+        say(&inner, "memory.max", "1000\n");
+        assert_eq!(room(), Some(300));
+        say(&inner, "memory.stat", "anon 400\ninactive_file 150\nactive_file 50\nshmem 100\n");
+        assert_eq!(room(), Some(500));
+        let outer = root.path().join("system.slice");
+        say(&outer, "memory.max", "900\n");
+        say(&outer, "memory.current", "800\n");
+        assert_eq!(room(), Some(100));
+        say(&outer, "memory.current", "1800\n");
+        assert_eq!(room(), Some(0));
+        assert_eq!(room_of_groups(root.path(), "1:cpu:/\n"), None, "version 1");
     }
 
     #[test]

@@ -30,8 +30,8 @@ const LAST_GENERATION: Generation = Generation(1 << 40);
 /// The descriptors from which another daemon can go on.
 #[derive(Debug)]
 pub struct Estate {
-    /// The pool.
-    pub pool: OwnedFd,
+    /// The pool, unless it was given up.
+    pub pool: Option<OwnedFd>,
     /// The table.
     pub table: OwnedFd,
     /// The names of sessions.
@@ -104,7 +104,7 @@ impl Predecessor {
     pub fn open(estate: Estate) -> Result<Self, PredecessorError> {
         let Estate { pool, table, roster } = estate;
         let table = TableView::open(table)?;
-        let pool = PoolView::open(pool, table.layout())?;
+        let pool = pool.map(|pool| PoolView::open(pool, table.layout())).transpose()?;
         let roster = Roster::open(roster)?.ok_or(PredecessorError::Roster)?;
         let bundle_id = table.bundle_id();
         if roster.bundle_id() != bundle_id {
@@ -114,7 +114,7 @@ impl Predecessor {
         let left = |entry| Left { entry, name: String::new(), active: table.active(entry) };
         let named = |entry| roster.session(entry).map(|name| Left { name, ..left(entry) });
         let sessions = entries.filter_map(named).collect();
-        Ok(Self { bundle_id, sessions, memory: Some(Memory { pool, table }) })
+        Ok(Self { bundle_id, sessions, memory: pool.map(|pool| Memory { pool, table }) })
     }
 
     /// The bundle that was served.
@@ -146,7 +146,7 @@ impl Model {
     pub fn estate(&self) -> io::Result<Estate> {
         let duplicate = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned();
         Ok(Estate {
-            pool: duplicate(&self.pool)?,
+            pool: Some(duplicate(&self.pool)?),
             table: duplicate(self.residency.table())?,
             roster: duplicate(&self.roster)?,
         })
