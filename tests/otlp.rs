@@ -27,6 +27,9 @@ use std::{
 use synchromesh::{client::Control, proto, units::BlockIndex};
 use tonic::Request;
 
+/// The address of everything that is exported, and that of traces alone.
+const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 /// How long something that must come may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -94,13 +97,13 @@ fn spans(exported: &ResourceSpans) -> impl Iterator<Item = &Span> {
     exported.scope_spans.iter().flat_map(|scope| &scope.spans)
 }
 
-/// A daemon that is told of a collector.
-fn daemon(bundle: &Path, pool_bytes: u64, variable: &str, address: &str) -> Daemon {
+/// A daemon with these variables in its environment.
+fn daemon(bundle: &Path, pool_bytes: u64, variables: &[(&str, &str)]) -> Daemon {
     let folder = tempfile::tempdir().unwrap();
     let models = format!("models: [{{bundle: {}, pool_bytes: {pool_bytes}}}]\n", bundle.display());
     write_config(folder.path(), &models);
     let mut program = program();
-    program.env(variable, address);
+    program.env_remove(ALL).env_remove(TRACES).envs(variables.iter().copied());
     let mut daemon = Daemon::spawn_by(program, folder);
     assert!(daemon.wait_for("ready"), "{:?}", daemon.log());
     daemon
@@ -146,8 +149,7 @@ fn switches_whose_callers_record_their_traces_are_spans_below_their_callers() {
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&[0x5a; 64], bundle.block_offset(BlockIndex(22))).unwrap();
     let collector = Collector::start("200 OK");
-    let variable = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    let daemon = daemon(&path, whole(&bundle), variable, &collector.address);
+    let daemon = daemon(&path, whole(&bundle), &[(ALL, &collector.address)]);
     let report = runtime().block_on(async {
         let mut client = daemon.connect().await;
         let report = client.switch_task(traced("city", "01")).await.unwrap().into_inner();
@@ -225,9 +227,8 @@ fn what_was_done_right_before_the_end_is_exported() {
     // of the end never comes. It is told in time for sure only on a machine that is not busy.
     let comes = || {
         let path = folder.path().join("small.mesh");
-        let variable = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
         let address = format!("{}/v1/traces", collector.address);
-        let mut daemon = daemon(&path, whole(&bundle), variable, &address);
+        let mut daemon = daemon(&path, whole(&bundle), &[(TRACES, &address)]);
         runtime().block_on(async { switch_often(&mut daemon.connect().await, 1).await });
         assert_eq!(daemon.stop(), Some(0));
         collector.taken.recv_timeout(Duration::from_secs(5)).is_ok()
@@ -240,9 +241,8 @@ fn a_collector_that_never_answers_keeps_nobody_waiting() {
     let (folder, _, bundle) = bundle();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", silent.local_addr().unwrap());
-    let variable = "OTEL_EXPORTER_OTLP_ENDPOINT";
     let path = folder.path().join("small.mesh");
-    let mut daemon = daemon(&path, whole(&bundle), variable, &address);
+    let mut daemon = daemon(&path, whole(&bundle), &[(ALL, &address)]);
     runtime().block_on(async {
         let mut client = daemon.connect().await;
         switch_often(&mut client, 1000).await;
@@ -264,9 +264,8 @@ fn a_collector_that_refuses_or_is_away_is_told_of_in_the_log() {
         (&collector.address, "the collector answered 503 Service Unavailable"),
         (&away, "the collector cannot be reached"),
     ] {
-        let variable = "OTEL_EXPORTER_OTLP_ENDPOINT";
         let path = folder.path().join("small.mesh");
-        let mut daemon = daemon(&path, whole(&bundle), variable, address);
+        let mut daemon = daemon(&path, whole(&bundle), &[(ALL, address)]);
         runtime().block_on(async { switch_often(&mut daemon.connect().await, 3).await });
         assert!(daemon.wait_for("traces of switches were dropped"), "{:?}", daemon.log());
         let log = daemon.log();
@@ -276,14 +275,49 @@ fn a_collector_that_refuses_or_is_away_is_told_of_in_the_log() {
 }
 
 #[test]
+fn the_address_is_the_one_of_traces_or_below_the_one_of_everything() {
+    let (folder, _, bundle) = bundle();
+    let all = (ALL, "http://collector:4000/");
+    let cases: [(&[_], _); 5] = [
+        (&[all], "http://collector:4000/v1/traces"),
+        (&[(ALL, "http://[::1]/a")], "http://[::1]:80/a/v1/traces"),
+        (&[all, (TRACES, "")], "http://collector:4000/v1/traces"),
+        (
+            &[all, (TRACES, "http://me:secret@traces:5000/here?key=secret")],
+            "http://traces:5000/here",
+        ),
+        (&[(TRACES, "http://traces")], "http://traces:80/"),
+    ];
+    for (variables, address) in cases {
+        let daemon = daemon(&folder.path().join("small.mesh"), whole(&bundle), variables);
+        let log = daemon.log();
+        let line = log.iter().find(|line| line.contains("traces are exported")).unwrap();
+        assert!(line.ends_with(&format!("collector=\"{address}\"")), "{line}");
+    }
+    for none in [&[][..], &[(ALL, ""), (TRACES, "")]] {
+        let daemon = daemon(&folder.path().join("small.mesh"), whole(&bundle), none);
+        assert!(!daemon.log().join("\n").contains("traces"), "{:?}", daemon.log());
+    }
+}
+
+#[test]
 fn an_address_that_cannot_be_used_is_told_and_the_daemon_serves() {
     let (folder, _, bundle) = bundle();
-    let variable = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    let path = folder.path().join("small.mesh");
-    let mut daemon = daemon(&path, whole(&bundle), variable, "https://me:secret@collector:4318");
-    runtime().block_on(async { switch_often(&mut daemon.connect().await, 2).await });
-    assert_eq!(daemon.stop(), Some(0));
-    let log = daemon.log().join("\n");
-    assert!(log.contains("traces are not exported") && log.contains(variable), "{log}");
-    assert!(!log.contains("secret"), "{log}");
+    for (address, reason) in [
+        ("https://me:secret@collector:4318", "is no http:// address"),
+        ("secret", "is no address such as"),
+        ("secret:4318", "is no address such as"),
+        ("/secret", "is no address such as"),
+        ("http://", "is no address such as"),
+        ("http:// secret", "is no address such as"),
+    ] {
+        let path = folder.path().join("small.mesh");
+        let mut daemon = daemon(&path, whole(&bundle), &[(TRACES, address)]);
+        runtime().block_on(async { switch_often(&mut daemon.connect().await, 2).await });
+        assert_eq!(daemon.stop(), Some(0));
+        let log = daemon.log();
+        let line = log.iter().find(|line| line.contains("traces are not exported")).unwrap();
+        assert!(line.contains(&format!("{TRACES} {reason}")), "{line}");
+        assert!(!log.join("\n").contains("secret"), "{log:?}");
+    }
 }

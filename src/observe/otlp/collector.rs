@@ -8,7 +8,7 @@ use hyper::{
     header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 use thiserror::Error;
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
@@ -23,7 +23,7 @@ const PORT: u16 = 80;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an address cannot be used. It is not repeated: there may be a password in it.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Error)]
 pub(super) enum AddressError {
     #[error("{0} is no address such as http://localhost:4318")]
     Malformed(&'static str),
@@ -45,7 +45,6 @@ pub(super) enum SendError {
 }
 
 /// A collector of traces.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Collector {
     /// Host and port.
     address: String,
@@ -79,11 +78,6 @@ impl Collector {
         Ok(Some(Self { address, host, path }))
     }
 
-    /// Host and port.
-    pub(super) fn address(&self) -> &str {
-        &self.address
-    }
-
     /// Sends a request, over a connection of its own, and waits until it is taken.
     pub(super) async fn send(&self, body: Vec<u8>) -> Result<(), SendError> {
         timeout(TIMEOUT, self.post(body)).await.unwrap_or(Err(SendError::Late))
@@ -107,42 +101,9 @@ impl Collector {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn collector(variables: &[(&str, &str)]) -> Result<Option<(String, String)>, AddressError> {
-        let value = |name: &str| {
-            let found = variables.iter().find(|(variable, _)| *variable == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        let found = Collector::from_env(value)?;
-        Ok(found.map(|Collector { address, path, .. }| (address, path.to_string())))
-    }
-
-    fn is(address: &str, path: &str) -> Result<Option<(String, String)>, AddressError> {
-        Ok(Some((address.into(), path.into())))
-    }
-
-    #[test]
-    fn the_address_is_the_one_of_traces_or_below_the_one_of_everything() {
-        assert_eq!(collector(&[]), Ok(None));
-        assert_eq!(collector(&[(ENDPOINT, ""), (TRACES_ENDPOINT, "")]), Ok(None));
-        let all = (ENDPOINT, "http://collector:4000/");
-        assert_eq!(collector(&[all]), is("collector:4000", "/v1/traces"));
-        assert_eq!(collector(&[(ENDPOINT, "http://[::1]/a")]), is("[::1]:80", "/a/v1/traces"));
-        let traces = (TRACES_ENDPOINT, "http://traces:5000/here?a=b");
-        assert_eq!(collector(&[all, traces]), is("traces:5000", "/here?a=b"));
-        assert_eq!(collector(&[(TRACES_ENDPOINT, "http://traces")]), is("traces:80", "/"));
-    }
-
-    #[test]
-    fn an_address_that_cannot_be_used_is_refused_by_its_variables_name() {
-        let https = (ENDPOINT, "https://me:secret@collector");
-        assert_eq!(collector(&[https]), Err(AddressError::Scheme(ENDPOINT)));
-        for text in ["collector", "collector:4318", "/v1/traces", "http://", "http:// a", "%"] {
-            let refused = collector(&[(TRACES_ENDPOINT, text)]);
-            assert_eq!(refused, Err(AddressError::Malformed(TRACES_ENDPOINT)), "{text}");
-        }
+/// Where it is, without what may be secret.
+impl fmt::Display for Collector {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "http://{}{}", self.address, self.path.path())
     }
 }

@@ -122,9 +122,9 @@ struct Work {
 impl Work {
     fn start(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let address = self.collector.address().to_owned();
+        let collector = self.collector.to_string();
         thread::Builder::new().name("otlp".into()).spawn(move || runtime.block_on(self.run()))?;
-        tracing::info!(address, "traces are exported");
+        tracing::info!(collector, "traces are exported");
         Ok(())
     }
 
