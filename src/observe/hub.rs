@@ -9,6 +9,7 @@ use super::{
     history::History,
     lines,
     metrics::{Metrics, Rpc},
+    otlp::Exporter,
     wall,
 };
 use crate::{
@@ -36,7 +37,8 @@ const SHARE: usize = 32;
 const TURN: usize = 2048;
 /// Events that are told together at most.
 const BATCH: usize = 256;
-/// How long the last events of an engine that has ended may take to be taken in.
+/// How long the last events of an engine that has ended may take to be taken in, and then the last
+/// traces to be exported.
 const LAST: Duration = Duration::from_millis(200);
 
 /// Takes events in and hands them on.
@@ -50,6 +52,8 @@ pub struct Hub {
     wake: Notify,
     news: watch::Sender<News>,
     metrics: Metrics,
+    /// Where switches are exported as traces, if they are.
+    traces: Option<Exporter>,
 }
 
 /// What watchers wait for.
@@ -63,14 +67,17 @@ struct News {
 impl Hub {
     /// A hub that has seen nothing. The instance tells this run of the daemon from others.
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        let instance = format!("{:016x}", fastrand::u64(..));
+        let traces = Exporter::start(&instance);
         Arc::new(Self {
             clock,
-            instance: format!("{:016x}", fastrand::u64(..)),
+            instance,
             history: Mutex::new(History::new(KEPT)),
             told: Mutex::default(),
             wake: Notify::new(),
             news: watch::Sender::new(News { last: 0, over: false }),
             metrics: Metrics::new(),
+            traces,
         })
     }
 
@@ -137,6 +144,9 @@ impl Hub {
         let mut news = self.news.subscribe();
         let _ = timeout(LAST, news.wait_for(|news| news.over)).await;
         self.news.send_modify(|news| news.over = true);
+        if let Some(traces) = &self.traces {
+            let _ = timeout(LAST, traces.flush()).await;
+        }
     }
 
     /// Watches from a place on: after the event that is named, of which all of this run's are after one
@@ -164,7 +174,11 @@ impl Hub {
     fn take_in(&self, lost: u64, event: &Event) {
         self.take_told(event.at);
         self.lose(lost, event.at);
-        let told = convert::event(event, self.time_us(event.at));
+        let time_us = self.time_us(event.at);
+        if let Some(traces) = &self.traces {
+            traces.take_in(event, time_us);
+        }
+        let told = convert::event(event, time_us);
         lines::log(&told);
         self.metrics.observe(event);
         lock(&self.history).push(told);

@@ -135,7 +135,7 @@ fn log_prepared(event: &Event, prepared: &proto::TaskPrepared) {
 }
 
 /// The outcome of a switch without what all of them begin with: `loaded`.
-fn outcome_name(outcome: proto::SwitchOutcome) -> String {
+pub(super) fn outcome_name(outcome: proto::SwitchOutcome) -> String {
     let name = outcome.as_str_name();
     name.strip_prefix("SWITCH_OUTCOME_").unwrap_or(name).to_ascii_lowercase()
 }
@@ -145,6 +145,6 @@ fn present(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-fn bytes(amount: Option<Amount>) -> u64 {
+pub(super) fn bytes(amount: Option<Amount>) -> u64 {
     amount.unwrap_or_default().bytes
 }

@@ -12,6 +12,11 @@ mod hub;
 mod lines;
 mod log;
 mod metrics;
+#[cfg(feature = "otlp")]
+mod otlp;
+#[cfg(not(feature = "otlp"))]
+#[path = "no_otlp.rs"]
+mod otlp;
 mod view;
 mod wall;
 mod words;
