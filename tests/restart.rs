@@ -177,6 +177,27 @@ fn m17_p1_a_killed_daemons_tasks_go_on_from_its_pool_and_its_clients_keep_theirs
 }
 
 #[test]
+fn m17_without_the_old_pool_sessions_go_on_and_their_tasks_are_read() {
+    let rig = Rig::new();
+    let daemon = rig.start();
+    rig.manager.wait_for_kept(PARTS);
+    open(&daemon, "rear", "parking");
+    switch_to(&daemon, "highway");
+    let before = sessions(&daemon);
+    // Where memory is short, a start that came to nothing has given it up.
+    drop(rig.manager.take_kept("pool"));
+    let daemon = rig.crash(daemon);
+    assert_eq!(adopted(&daemon, "copied"), 0);
+    for ((name, task, generation), (before_name, before_task, last)) in
+        sessions(&daemon).into_iter().zip(before)
+    {
+        assert_eq!((name, task), (before_name, before_task));
+        assert!(generation > last, "generations never go back");
+    }
+    assert_serves(&daemon, &rig.fixture, rig.task("highway"));
+}
+
+#[test]
 fn m17_a_daemon_that_was_stopped_is_gone_on_from_as_well() {
     let rig = Rig::new();
     let mut daemon = rig.start();
