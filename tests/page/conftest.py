@@ -37,6 +37,12 @@ def large(folder: Path) -> Path:
     return models.large(folder)
 
 
+@pytest.fixture(scope="session")
+def many(folder: Path) -> Path:
+    """A bundle of 4096 blocks and 64 tasks, nearly each block of which has a set of tasks of its own."""
+    return models.many(folder)
+
+
 @pytest.fixture
 def daemon(drive: Path) -> Iterator[served.Served]:
     """A daemon of a test's own that serves the small bundle and has city active."""

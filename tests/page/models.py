@@ -67,3 +67,10 @@ def large(folder: Path) -> Path:
     cells = np.arange(128 * 128)
     masks = {"left": cells % 128 < 80, "right": cells % 128 >= 48, "upper": cells < 64 * 128}
     return pack(folder, "large", 128, masks)
+
+
+def many(folder: Path) -> Path:
+    """4096 blocks and 64 tasks, each of which keeps blocks as they were drawn."""
+    random = np.random.default_rng(5)
+    masks = {f"task-of-a-long-name-{i:02}": (random.random(64 * 64) < 0.5).astype(np.uint8) for i in range(64)}
+    return pack(folder, "many", 64, masks)

@@ -82,7 +82,7 @@ def main() -> None:
         bundle = models.drive(Path(folder), 48)
         model = f"{{bundle: {bundle}, pool_bytes: 7MiB, initial_task: city}}"
         others = "prefetch: {enabled: true}\nlimits: {lease_patience_ms: 3600000}\n"
-        with served.serve([model], others) as daemon, sync_playwright() as playwright:
+        with served.serve([model], others, locks=True) as daemon, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
             task = drive(daemon, seconds)
             with consumers(daemon):

@@ -32,14 +32,14 @@ def free_port() -> int:
 class Served:
     """A daemon that can be stopped and started again, at the same addresses."""
 
-    def __init__(self, folder: Path, models: Sequence[str], others: str) -> None:
+    def __init__(self, folder: Path, models: Sequence[str], others: str, locks: bool) -> None:
         self.folder = folder
         self.config = folder / "synchromesh.yaml"
         self.log = folder / "log"
         port = free_port()
         self.page = f"http://127.0.0.1:{port}/"
         listen = f"{{control: {self.control}, attach: {self.attach}, metrics: '127.0.0.1:{port}'}}"
-        text = f"models: [{', '.join(models)}]\nlisten: {listen}\nlock_memory: false\nstate_dir: {folder}\n{others}"
+        text = f"models: [{', '.join(models)}]\nlisten: {listen}\nlock_memory: {str(locks).lower()}\nstate_dir: {folder}\n{others}"
         self.config.write_text(text)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -78,11 +78,11 @@ class Served:
 
 
 @contextmanager
-def serve(models: Sequence[str], others: str = "prefetch: {enabled: false}\n") -> Iterator[Served]:
+def serve(models: Sequence[str], others: str = "prefetch: {enabled: false}\n", *, locks: bool = False) -> Iterator[Served]:
     """A daemon with these models, as the configuration writes them."""
     # The path of a socket has at most 107 bytes.
     with TemporaryDirectory(prefix="synchromesh-") as folder:
-        served = Served(Path(folder), models, others)
+        served = Served(Path(folder), models, others, locks)
         try:
             served.start()
             yield served

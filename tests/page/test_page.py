@@ -1,11 +1,15 @@
 """The status page as a browser shows it: it draws, follows what happens, and keeps to its own place."""
 
+import json
+import re
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -130,9 +134,12 @@ def test_pointer_and_keys_tell_what_a_slot_holds(daemon: served.Served, watch: W
 
 def test_names_are_text(daemon: served.Served, watch: Watch) -> None:
     page = watch().open(daemon.page)
-    served.run("sessions", "open", "rear", "--control", daemon.control)
-    expect(page.locator(".session")).to_have_count(2)
-    expect(page.locator("#log")).to_contain_text("session rear opened")
+    name = "<img src=x onerror=document.title='bad'>\x1b[31m"
+    daemon.switch("parking", "--request-id", name)
+    expect(page.locator("#why")).to_contain_text("request <img src=x onerror=document.title='bad'>")
+    assert page.locator("#why img").count() == 0
+    assert page.evaluate("document.querySelectorAll('img').length") == 1, "the one of the head"
+    assert not page.title().startswith("bad")
     assert page.evaluate("document.querySelectorAll('script').length") == 1
     for script in (Path(served.ROOT, "src/observe/http/assets")).glob("*.js"):
         text = script.read_text()
@@ -241,7 +248,8 @@ def test_models_can_be_chosen_and_a_large_pool_draws(drive: Path, large: Path, w
         expect(page.locator("#pool")).to_have_attribute("data-cells", "256")
         page.locator("#models button", has_text="large").click()
         pool = page.locator("#pool")
-        expect(pool).to_have_attribute("data-cells", "16384")
+        # A cell for several slots, as there are so many.
+        expect(pool).to_have_attribute("data-cells", re.compile(r"^\d{4,}$"))
         empty = image(page, "pool")
         daemon.switch("left", "--model", "large")
         expect(page.locator(".active")).to_contain_text("left")
@@ -249,3 +257,95 @@ def test_models_can_be_chosen_and_a_large_pool_draws(drive: Path, large: Path, w
         assert page.evaluate(COLOURS, "pool") > 3
         page.locator("#models button", has_text="drive").click()
         expect(page.locator(".active")).to_contain_text("city")
+
+
+# Counts from now on which canvases are made and how often styles are asked for.
+COUNTED = """() => {
+  window.counted = { canvases: 0, styles: 0 };
+  const [make, style] = [document.createElement.bind(document), window.getComputedStyle.bind(window)];
+  document.createElement = (name, ...more) => ((window.counted.canvases += name === "canvas"), make(name, ...more));
+  window.getComputedStyle = (...of) => (window.counted.styles++, style(...of));
+}"""
+
+# What is counted while something is drawn twice, by drawing.
+DURING = """([file, name, what]) => import(file).then((module) => {
+  const before = counted[what];
+  module[name]();
+  module[name]();
+  return (counted[what] - before) / 2;
+})"""
+
+
+def test_of_many_tasks_what_looks_the_same_is_made_once(many: Path, watch: Watch) -> None:
+    with served.serve([f"{{bundle: {many}, pool_bytes: 24MiB, initial_task: task-of-a-long-name-00}}"]) as daemon:
+        watched = watch(reduced_motion="reduce")
+        watched.page.add_init_script(f"({COUNTED})()")
+        page = watched.open(daemon.page)
+        expect(page.locator("#pool")).to_have_attribute("data-cells", re.compile(r"^\d{4}$"))
+        for i in (63, 7, 31, 32):
+            daemon.switch(f"task-of-a-long-name-{i:02}")
+            expect(page.locator(".active")).to_contain_text(f"name-{i:02}")
+            # Its share is told from masks of 64 bits.
+            expect(page.locator("#pool-tasks button", has_text=f"name-{i:02}")).to_contain_text("100 %")
+        # A cell each of thousands has a set of tasks of its own, but there are 128 strengths and hues of three kinds.
+        assert page.evaluate("counted.canvases") < 600
+        assert page.evaluate(DURING, ["/pool.js", "drawPool", "canvases"]) == 0, "what was made is kept"
+        assert page.evaluate(DURING, ["/timeline.js", "drawTimeline", "styles"]) == 1, "colours are read once"
+        # The rest of the tasks is there, but not in the way.
+        assert page.locator("#pool-tasks button").count() < 20
+        expect(page.locator("#pool-more summary")).to_contain_text("other tasks")
+        page.locator("#pool-more summary").click()
+        last = page.locator("#pool-others button").last
+        before = image(page, "pool")
+        last.click()
+        assert image(page, "pool") != before, "the rest is dimmed"
+        assert page.evaluate(OVERLAPS) == []
+
+
+# Names in the graph that lie on one another.
+OVERLAPS = """() => {
+  const seen = [...document.querySelectorAll("#graph .node text")].filter((it) => getComputedStyle(it).visibility !== "hidden");
+  const boxes = seen.map((it) => [it.textContent, it.getBoundingClientRect()]);
+  return boxes.flatMap(([name, a], i) => boxes.slice(i + 1)
+    .filter(([, b]) => a.left < b.right && b.left < a.right && a.top + 2 < b.bottom && b.top + 2 < a.bottom)
+    .map(([other]) => `${name} ${other}`));
+}"""
+
+
+def stream(lost: int, first: int) -> str:
+    """What a page is told of events: how many are missing before the first, and one of each of two kinds."""
+    now = time.time_ns() // 1000
+    missing = [{"sequence": first - 1, "time_us": now, "lost": {"count": lost}}] if lost else []
+    opened = {"sequence": first, "time_us": now - 100_000_000, "session": "rear", "session_opened": {}}
+    events = {"instance": "I", "events": [*missing, opened]}
+    return f"event: events\nid: I:{first}\ndata: {json.dumps(events)}\n\n"
+
+
+@pytest.mark.parametrize("lost", [0, 7])
+def test_what_aged_before_a_page_came_is_not_kept_and_not_lost(daemon: served.Served, watch: Watch, lost: int) -> None:
+    watched = watch()
+    told = json.loads(urlopen(f"{daemon.page}api/status").read())
+    state = json.dumps({"instance": "I", "now_us": time.time_ns() // 1000, "status": told})
+    body = f"retry: 3600000\n\nevent: status\ndata: {state}\n\n{stream(lost, 8)}"
+    watched.page.route("**/api/events*", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    watched.page.goto(daemon.page)
+    page = watched.page
+    expect(page.locator("#why")).to_contain_text("older switches are not kept")
+    expect(page.locator("#health div", has_text="Events lost")).to_contain_text("0")
+    expect(page.locator("#health div", has_text="Events lost")).to_have_class("")
+    expect(page.locator("#log")).not_to_contain_text("not kept")
+    assert int(page.locator("#timeline").get_attribute("data-unknown") or 0) > 0, "what is not known is shaded"
+
+
+LEASE = """() => import("/panels.js").then(({ showSessions }) => {
+  const lease = { pid: 4194304, uid: 65534, task: "highway-in-the-rain", kept: { bytes: 123456789 }, superseded_ms: 7e6, revoked: false };
+  const it = { session: "default", generation: 12, clients: 3, task: "city", likely: [], leases: [lease] };
+  showSessions({ sessions: [it] }, ["city"]);
+  const { scrollWidth, clientWidth } = document.querySelector("#sessions .scroll");
+  return scrollWidth <= clientWidth;
+})"""
+
+
+def test_leases_are_whole_on_a_tablet(daemon: served.Served, watch: Watch) -> None:
+    page = watch(768, 1024, has_touch=True).open(daemon.page)
+    assert page.evaluate(LEASE)

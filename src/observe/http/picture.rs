@@ -1,5 +1,5 @@
 //! The picture of a pool as the page gets it: small, and right in a language that has no integers of
-//! 64 bits. Cells that look the same share a look; sets of tasks are lists.
+//! 64 bits. Cells that look the same share a look; sets of tasks are written in hexadecimal digits.
 
 use crate::proto::{self, SlotState};
 use serde::Serialize;
@@ -18,15 +18,18 @@ pub(super) struct PagePicture {
     transitions: Vec<proto::Transition>,
 }
 
-/// What a cell looks like.
+/// What a cell looks like, told as a list. With many tasks there are nearly as many looks as cells.
 #[derive(Serialize)]
-struct Look {
-    state: &'static str,
-    /// The tasks that need what is there.
-    tasks: Vec<u32>,
-    pinned: bool,
-    ahead: bool,
-}
+struct Look(
+    /// What is in it.
+    &'static str,
+    /// The tasks that need what is there, in hexadecimal digits: the first task is the lowest bit.
+    String,
+    /// Whether it is pinned.
+    u8,
+    /// Whether it was loaded ahead.
+    u8,
+);
 
 impl From<proto::Picture> for PagePicture {
     fn from(picture: proto::Picture) -> Self {
@@ -55,8 +58,7 @@ impl Look {
             SlotState::Resident => "resident",
             SlotState::Lost => "lost",
         };
-        let tasks = (0..u64::BITS).filter(|task| cell.tasks >> task & 1 == 1).collect();
-        Self { state, tasks, pinned: cell.pinned, ahead: cell.ahead }
+        Self(state, format!("{:x}", cell.tasks), cell.pinned.into(), cell.ahead.into())
     }
 }
 
@@ -72,10 +74,8 @@ mod tests {
         let cells = vec![last, free, CellRun { count: 5, ..last }];
         let picture = proto::Picture { cells, slots_per_cell: 1, ..proto::Picture::default() };
         let told = serde_json::to_value(PagePicture::from(picture)).unwrap();
-        let looks = serde_json::json!([
-            {"state": "resident", "tasks": [0, 63], "pinned": true, "ahead": false},
-            {"state": "free", "tasks": [], "pinned": false, "ahead": false},
-        ]);
+        let looks =
+            serde_json::json!([["resident", "8000000000000001", 1, 0], ["free", "0", 0, 0],]);
         assert_eq!(told["looks"], looks);
         assert_eq!(told["runs"], serde_json::json!([[3, 0], [2, 1], [5, 0]]));
     }

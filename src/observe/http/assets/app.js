@@ -19,6 +19,8 @@ const AGAIN = 2000;
 const told = {
   instance: null, place: null, status: null, pictures: {}, needed: new Map(),
   switches: [], log: [], moments: [], counted: null, stalls: 0, lost: 0,
+  // Since when events are known, if earlier ones are not kept.
+  since_us: null,
   // The daemon's time of day when it was told last, and when that was here.
   now_us: 0, heard: -Infinity, refused: false,
 };
@@ -70,9 +72,11 @@ async function askModels() {
 
 function takeEvents({ instance, events }, { lastEventId }) {
   // What is counted is counted for one run of the daemon.
-  if (told.counted !== instance) [told.counted, told.stalls, told.lost] = [instance, 0, 0];
+  const first = told.counted !== instance;
+  if (first && events.length) begin(instance, events);
   told.place = lastEventId;
-  for (const event of events) {
+  const aged = first && events[0]?.lost ? 1 : 0;
+  for (const event of events.slice(aged)) {
     const it = switchOf(event);
     if (it) told.switches.push(it);
     if (event.lost) told.lost += event.lost.count;
@@ -86,7 +90,19 @@ function takeEvents({ instance, events }, { lastEventId }) {
     told.now_us = Math.max(told.now_us, event.time_us);
     if (event.switched) activate(event);
   }
-  for (const list of [told.switches, told.log, told.moments]) list.splice(0, list.length - KEPT);
+  for (const list of [told.switches, told.log, told.moments]) forget(list);
+}
+
+// The first events of a run of the daemon. What came before them has aged, and was not lost.
+function begin(instance, events) {
+  const isNew = told.counted === null;
+  [told.counted, told.stalls, told.lost] = [instance, 0, 0];
+  if (isNew && (events[0].sequence > 1 || events[0].lost)) told.since_us = (events[0].lost && events[1] ? events[1] : events[0]).time_us;
+}
+
+function forget(list) {
+  const over = list.splice(0, list.length - KEPT);
+  if (list === told.switches && over.length) told.since_us = list[0].at;
 }
 
 // A switch is seen at once, and not with the next state.
@@ -127,8 +143,9 @@ function showAll() {
   showForesight(it);
   const ours = (list) => list.filter((thing) => !thing.model || thing.model === model);
   const switches = ours(told.switches);
-  updateTimeline({ switches, moments: ours(told.moments), now_us: told.now_us });
-  showWhy(switches, chosen, backToLatest);
+  const { now_us, since_us } = told;
+  updateTimeline({ switches, moments: ours(told.moments), now_us, since_us });
+  showWhy({ switches, chosen, older: since_us !== null }, backToLatest);
   showTable(switches);
   showLog(ours(told.log));
   updatePool(picture, it, told.needed.get(model) ?? UNKNOWN);

@@ -86,11 +86,21 @@ export const plural = (number, one, more = `${one}s`) => `${count(number)} ${num
 
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 export const calm = matchMedia("(prefers-reduced-motion: reduce)");
+// How one points here.
+export const touches = matchMedia("(pointer: coarse)");
 export const isDark = () => darkness.matches;
 export const onTheme = (change) => darkness.addEventListener("change", change);
 
-// A colour that the style sheet names.
-export const named = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+// The colours that the style sheet names, as they are now. Styles are asked for once, which takes long:
+// whatever draws much keeps what this gives while it draws.
+export function palette() {
+  const style = getComputedStyle(document.documentElement);
+  const known = new Map();
+  return (name) => {
+    if (!known.has(name)) known.set(name, style.getPropertyValue(`--${name}`).trim());
+    return known.get(name);
+  };
+}
 
 // From lightness, chroma and hue (OKLCH), in which equal numbers look equally strong.
 function oklch(lightness, chroma, hue) {

@@ -7,6 +7,8 @@ import { $, el, percent, show, span, svg, table, taskColour } from "/basics.js";
 const CROWD = 20;
 // What is less likely than that gets no words.
 const NAMED_FROM = 0.04;
+// Letters of a name in a crowd.
+const SHORT = 14;
 // The circle, in pixels, as large as its place allows.
 let wide = 0, high = 0, across = 0, down = 0, disc = 11;
 
@@ -95,6 +97,15 @@ export function updateGraph(picture, sessions) {
   });
 }
 
+const short = (name, tasks) => (tasks.length > CROWD && name.length > SHORT ? `${name.slice(0, SHORT - 1)}…` : name);
+
+// Which of these places, the most important first, have their names shown: in a crowd, names of
+// neighbours would lie on one another.
+function legible(places, at) {
+  const apart = (a, b) => Math.abs(at[a][1] - at[b][1]) > 15 || Math.abs(at[a][0] - at[b][0]) > 8 * SHORT;
+  return places.reduce((named, place) => (named.every((other) => apart(place, other)) ? [...named, place] : named), []);
+}
+
 // Circle and names, which stay as they are while arrows change.
 function frame(tasks) {
   const at = places(tasks.length);
@@ -108,7 +119,7 @@ function frame(tasks) {
       "aria-label": `${name}: show what follows it`, onpointerenter: look, onpointerleave: leave, onfocus: look, onblur: leave },
       svg("circle", { class: "ring", cx: x, cy: y, r: disc + 4 }),
       svg("circle", { cx: x, cy: y, r: disc, fill: taskColour(i) }),
-      svg("text", { x: x + dx * (disc + 8), y: y + dy * (disc + 11) + (Math.abs(dx) < 0.25 ? dy * 3 : 0), "text-anchor": anchor, "dominant-baseline": "central", text: name }));
+      svg("text", { x: x + dx * (disc + 8), y: y + dy * (disc + 11) + (Math.abs(dx) < 0.25 ? dy * 3 : 0), "text-anchor": anchor, "dominant-baseline": "central", text: short(name, tasks) }));
   };
   return svg("svg", { width: wide, height: high, class: tasks.length > CROWD ? "crowd" : undefined, role: "group", "aria-label": "Tasks and what follows them" },
     svg("g", { id: "others" }), svg("g", { id: "lit", class: "lit" }), ...tasks.map(node));
@@ -125,13 +136,17 @@ function draw(picture, sessions) {
   const others = transitions.filter(({ from, to, probability }) => from !== looked && from !== to && probability >= least);
   const rounded = (list) => list.map(({ from, to, probability, words }) => [from, to, Math.round(probability * 100), words]);
   const host = $("graph");
+  const matter = following.filter(({ probability }) => probability >= NAMED_FROM).sort((a, b) => b.probability - a.probability).map(({ to }) => to);
+  const wanted = [...new Set([looked ?? [], sessions.map(({ task }) => tasks.indexOf(task)).filter((i) => i >= 0), matter].flat())];
+  const named = tasks.length > CROWD ? legible(wanted, at) : wanted;
+  const worded = new Set(tasks.length > CROWD ? named : matter);
   host.querySelectorAll(".node").forEach((node, i) => {
     node.classList.toggle("now", sessions.some(({ task }) => task === tasks[i]));
-    node.classList.toggle("named", i === looked || following.some(({ to, probability }) => to === i && probability >= NAMED_FROM));
+    node.classList.toggle("named", named.includes(i));
   });
   show(host.querySelector("#others"), rounded(others), () => others.flatMap(({ from, to, probability }) => arrow(at[from], at[to], probability)));
   show(host.querySelector("#lit"), [looked, rounded(following)], () => {
-    const parts = following.map(({ to, probability, words }) => arrow(at[looked], at[to], probability, probability >= NAMED_FROM ? words : ""));
+    const parts = following.map(({ to, probability, words }) => arrow(at[looked], at[to], probability, worded.has(to) ? words : ""));
     // Words lie above all arrows.
     return [...parts.flatMap((part) => part.slice(0, 2)), ...parts.map((part) => part[2])];
   });

@@ -20,7 +20,7 @@ function health(status, model, counted) {
     ["Quarantined", count(model.quarantined_blocks), "blocks", model.quarantined_blocks ? "bad" : ""],
     ["Failed reads", count(failed), `${count(model.blocks_mismatched)} did not match`, failed + model.blocks_mismatched ? "warn" : ""],
     ["Stalls", count(counted.stalls), "of the device", counted.stalls ? "bad" : ""],
-    ["Events lost", count(counted.lost), "not seen here", counted.lost ? "warn" : ""],
+    ["Events lost", count(counted.lost), counted.lost ? "this page lacks them" : null, counted.lost ? "warn" : ""],
   ];
 }
 
@@ -80,9 +80,11 @@ export function showSessions(model, tasks) {
 
 // ---- Foresight
 
-export function showForesight({ prefetch: it }) {
+export function showForesight({ prefetch: it, pool }) {
   if (!it) return;
-  show($("foresight"), it, () => {
+  // Nothing is gained by more than the pool takes.
+  const budget = Math.min(it.budget_bytes, pool.slots * pool.slot_bytes);
+  show($("foresight"), [it, budget], () => {
     const { loaded, used, wasted, late, waiting, read } = it;
     const parts = [["resident", used], ["partly", waiting], ["queue", wasted]];
     const bar = loaded.bytes
@@ -98,7 +100,7 @@ export function showForesight({ prefetch: it }) {
         ...row("Loaded ahead", bytes(loaded.bytes)), ...row("used by switches", bytes(used.bytes), "resident"),
         ...row("waiting to be used", bytes(waiting.bytes), "partly"), ...row("gone before use", bytes(wasted.bytes), "queue"),
         ...row("Still on its way when asked for", bytes(late.bytes)), ...row("Read by switches", bytes(read.bytes)),
-        ...row("May be loaded ahead now", bytes(it.budget_bytes)), ...row("Prepared or held", plural(it.prepared, "task")),
+        ...row("May be loaded ahead now", bytes(budget)), ...row("Prepared or held", plural(it.prepared, "task")),
         ...row("Hints ignored", count(it.ignored_hints))),
     ];
   });

@@ -2,29 +2,43 @@
 // Hue tells the task, grey what several tasks share; strength tells what is in use from what is kept;
 // patterns without hue tell what is on its way. So nothing depends on hue alone.
 
-import { $, calm, count, bytes, el, named, percent, plural, prepare, sharedColour, show, taskColour } from "/basics.js";
+import { $, calm, count, bytes, el, isDark, palette, percent, plural, prepare, sharedColour, show, taskColour, touches } from "/basics.js";
 
 const canvas = $("pool");
 const LARGEST = 30, SMALLEST = 3, FLASH_MS = 900;
 
+// More tasks than these are not all shown at once.
+const FEW = 16;
+
 // What a look is called, and an example of it for the legend.
 const KINDS = [
-  ["used", "in use", { state: "resident", tasks: [0], pinned: true }],
-  ["kept", "kept for later", { state: "resident", tasks: [0] }],
-  ["ahead", "loaded ahead", { state: "resident", tasks: [0], ahead: true }],
-  ["filling", "being read", { state: "filling", tasks: [] }],
-  ["verifying", "being verified", { state: "verifying", tasks: [] }],
-  ["free", "free", { state: "free", tasks: [] }],
-  ["lost", "lost", { state: "lost", tasks: [] }],
+  ["used", "in use", { kind: "used", number: 1, one: 0 }],
+  ["kept", "kept for later", { kind: "kept", number: 1, one: 0 }],
+  ["ahead", "loaded ahead", { kind: "ahead", number: 1, one: 0 }],
+  ["filling", "being read", { kind: "filling" }],
+  ["verifying", "being verified", { kind: "verifying" }],
+  ["free", "free", { kind: "free" }],
+  ["lost", "lost", { kind: "lost" }],
 ];
 
-function kind({ state, pinned, ahead }) {
-  if (state !== "resident") return state;
-  return pinned ? "used" : ahead ? "ahead" : "kept";
+// A look as it is told: state, a mask of tasks in hexadecimal digits, whether it is pinned and ahead.
+// A mask has 64 bits, more than a number holds exactly: it is kept as two halves.
+function lookOf(told) {
+  const [state, mask, pinned, ahead] = told;
+  const [high, low] = [parseInt(mask.slice(-16, -8) || "0", 16), parseInt(mask.slice(-8), 16)];
+  const look = { key: told.join(), kind: state, high, low };
+  if (state === "resident") look.kind = pinned ? "used" : ahead ? "ahead" : "kept";
+  const tasks = tasksOf(look);
+  [look.number, look.one] = [tasks.length, tasks[0]];
+  return look;
 }
 
-let picture, needed, model;
-let cells = [], looks = new Map();
+const holds = ({ high, low }, task) => ((task < 32 ? low >>> task : high >>> (task - 32)) & 1) === 1;
+const tasksOf = (look) => Array.from({ length: 64 }, (_, task) => task).filter((task) => holds(look, task));
+
+let picture, needed, model, sessions = [];
+// The look of each cell.
+let cells = [];
 let chosen = null, under = null, flash = { cells: [], since: 0 };
 let columns = 1, size = SMALLEST;
 
@@ -32,19 +46,20 @@ let columns = 1, size = SMALLEST;
 export function updatePool(next, status, tasks) {
   if (model !== status.name) [model, chosen, under, cells] = [status.name, null, null, []];
   head(status.pool);
-  if (!next || (next === picture && tasks === needed)) return;
-  needed = tasks;
-  picture = next;
-  const keys = next.looks.map((look) => JSON.stringify(look));
-  looks = new Map(keys.map((key, i) => [key, next.looks[i]]));
-  const before = cells;
-  cells = next.runs.flatMap(([length, look]) => Array(length).fill(keys[look]));
-  const changed = before.length === cells.length ? cells.flatMap((key, i) => (key === before[i] ? [] : [i])) : [];
-  flash = { cells: calm.matches ? [] : changed, since: performance.now() };
-  canvas.dataset.cells = cells.length;
+  if (!next) return;
+  const same = next === picture && tasks === needed;
+  [picture, needed, sessions] = [next, tasks, status.sessions];
+  if (!same) {
+    const looks = next.looks.map(lookOf);
+    const before = cells;
+    cells = next.runs.flatMap(([length, look]) => Array(length).fill(looks[look]));
+    const changed = before.length === cells.length ? cells.flatMap(({ key }, i) => (key === before[i].key ? [] : [i])) : [];
+    flash = { cells: calm.matches ? [] : changed, since: performance.now() };
+    canvas.dataset.cells = cells.length;
+    drawPool();
+    readout();
+  }
   legend();
-  drawPool();
-  readout();
 }
 
 export function forgetPool() {
@@ -59,14 +74,16 @@ function head({ slots, slot_bytes, base_bytes }) {
 
 // ---- Drawing
 
-function colours({ tasks, pinned }) {
-  if (tasks.length === 1) return [taskColour(tasks[0], !pinned), taskColour(tasks[0])];
-  const share = picture && picture.tasks.length ? tasks.length / picture.tasks.length : 1;
-  return [sharedColour(share, !pinned), sharedColour(share)];
+function colours({ kind, number, one }) {
+  const pale = kind !== "used";
+  if (number === 1) return [taskColour(one, pale), taskColour(one)];
+  const share = picture?.tasks.length ? number / picture.tasks.length : 1;
+  return [sharedColour(share, pale), sharedColour(share)];
 }
 
 // Paints one cell of a look into a square at the origin.
 function paint(context, look, side) {
+  const named = palette();
   const inset = Math.max(1, side / 5);
   const line = Math.max(1, side / 9);
   context.lineWidth = line;
@@ -76,11 +93,13 @@ function paint(context, look, side) {
     points.forEach(([x, y], i) => (i % 2 ? context.lineTo(x, y) : context.moveTo(x, y)));
     context.stroke();
   };
-  const frame = () => context.strokeRect(line / 2, line / 2, side - line, side - line);
-  switch (kind(look)) {
+  const frame = (line) => context.strokeRect(line / 2, line / 2, side - line, side - line);
+  switch (look.kind) {
     case "free":
-      context.fillStyle = named("free");
-      context.fillRect(0, 0, side, side);
+      // Hollow, as nothing is in it: what is kept is filled, however pale.
+      context.strokeStyle = named("strong");
+      context.lineWidth = Math.max(0.5, side / 14);
+      frame(context.lineWidth);
       break;
     case "lost":
       context.fillStyle = named("bad-ground");
@@ -90,17 +109,17 @@ function paint(context, look, side) {
       break;
     case "filling":
       stroke([0, side / 2], [side / 2, 0], [0, side], [side, 0], [side / 2, side], [side, side / 2]);
-      frame();
+      frame(line);
       break;
     case "verifying":
-      frame();
+      frame(line);
       context.fillRect(side * 0.3, side * 0.3, side * 0.4, side * 0.4);
       break;
     default: {
       const [ground, strong] = colours(look);
       context.fillStyle = ground;
       context.fillRect(0, 0, side, side);
-      if (!look.ahead || look.pinned) break;
+      if (look.kind !== "ahead") break;
       context.fillStyle = strong;
       context.beginPath();
       context.arc(side / 2, side / 2, Math.max(0.8, side / 2 - inset * 1.2), 0, 7);
@@ -118,6 +137,16 @@ function stamp(look, side) {
   return image;
 }
 
+// Stamps, and what they depend on besides what they show.
+let stamps = new Map(), stampsFor = "";
+
+// There are as many looks as sets of tasks, but few that can be told apart.
+function stampOf(look, side) {
+  const key = `${look.kind} ${look.number === 1 ? look.one : -look.number}`;
+  if (!stamps.has(key)) stamps.set(key, stamp(look, side));
+  return stamps.get(key);
+}
+
 // The largest cells that leave the picture no taller than it should be.
 function arrange(wide) {
   const crowd = cells.length > 8192;
@@ -129,20 +158,39 @@ function arrange(wide) {
   columns = Math.max(1, Math.floor(wide / size));
 }
 
+const at = (i) => [(i % columns) * size, Math.floor(i / columns) * size];
+
+// The pool without what passes, and what it was drawn from.
+const base = el("canvas");
+let baseOf = [];
+
+function drawBase(side) {
+  const key = [side, window.devicePixelRatio || 1, isDark(), picture.tasks.length].join();
+  if (key !== stampsFor) [stamps, stampsFor] = [new Map(), key];
+  const of = [cells, chosen, key, canvas.width, canvas.height];
+  if (of.every((value, i) => value === baseOf[i])) return;
+  baseOf = of;
+  // This clears it, too.
+  [base.width, base.height] = [canvas.width, canvas.height];
+  const context = base.getContext("2d");
+  const ratio = window.devicePixelRatio || 1;
+  context.scale(ratio, ratio);
+  cells.forEach((look, i) => {
+    context.globalAlpha = chosen === null || holds(look, chosen) ? 1 : 0.13;
+    context.drawImage(stampOf(look, side), ...at(i), side, side);
+  });
+}
+
 export function drawPool() {
   if (!picture) return;
   arrange(canvas.clientWidth);
-  const { context } = prepare(canvas, Math.ceil(cells.length / columns) * size);
+  const { context, wide, high } = prepare(canvas, Math.ceil(cells.length / columns) * size);
+  if (!canvas.width || !canvas.height) return;
   const gap = size >= 10 ? 2 : size >= 4 ? 1 : 0.5;
   const side = size - gap;
-  const stamps = new Map([...looks].map(([key, look]) => [key, stamp(look, side)]));
-  const at = (i) => [(i % columns) * size, Math.floor(i / columns) * size];
-  cells.forEach((key, i) => {
-    context.globalAlpha = chosen === null || looks.get(key).tasks.includes(chosen) ? 1 : 0.13;
-    context.drawImage(stamps.get(key), ...at(i), side, side);
-  });
-  context.globalAlpha = 1;
-  context.strokeStyle = named("ink");
+  drawBase(side);
+  context.drawImage(base, 0, 0, wide, high);
+  context.strokeStyle = palette()("ink");
   const age = (performance.now() - flash.since) / FLASH_MS;
   if (flash.cells.length && age < 1) {
     context.globalAlpha = 0.85 * (1 - age);
@@ -152,7 +200,7 @@ export function drawPool() {
       context.strokeRect(x, y, side, side);
     }
     context.globalAlpha = 1;
-    requestAnimationFrame(drawPool);
+    drawSoon();
   }
   if (under !== null && under < cells.length) {
     const [x, y] = at(under);
@@ -161,44 +209,84 @@ export function drawPool() {
   }
 }
 
+let due = false;
+
+// However many want it drawn, it is drawn once a frame.
+function drawSoon() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    drawPool();
+  });
+}
+
 // ---- What is told in words
 
-const sum = (chooses) => {
-  let sum = 0;
-  for (const key of cells) if (chooses(looks.get(key))) sum++;
-  return sum * picture.slots_per_cell;
-};
+// How many slots are of each kind, and hold something that each task needs.
+function tally() {
+  const kinds = new Map(KINDS.map(([name]) => [name, 0]));
+  const tasks = picture.tasks.map(() => 0);
+  const looks = new Map();
+  for (const look of cells) looks.set(look, (looks.get(look) ?? 0) + picture.slots_per_cell);
+  for (const [look, slots] of looks) {
+    kinds.set(look.kind, (kinds.get(look.kind) ?? 0) + slots);
+    if (["used", "kept", "ahead"].includes(look.kind)) for (const task of tasksOf(look)) tasks[task] += slots;
+  }
+  return { kinds, tasks };
+}
+
+let tallied = {}, talliedOf = null;
 
 function legend() {
-  const numbers = new Map(KINDS.map(([name]) => [name, sum((look) => kind(look) === name)]));
-  show($("pool-states"), [model, [...numbers], named("ink")], () => {
+  if (talliedOf !== cells) [tallied, talliedOf] = [tally(), cells];
+  const { kinds, tasks } = tallied;
+  show($("pool-states"), [model, [...kinds], isDark()], () => {
     const item = ([name, label, example]) => {
-      if (name === "lost" && !numbers.get(name)) return null;
-      return el("li", {}, stamp(example, 14), label, el("b", { text: count(numbers.get(name)) }));
+      if (name === "lost" && !kinds.get(name)) return null;
+      return el("li", {}, stamp(example, 14), label, el("b", { text: count(kinds.get(name)) }));
     };
-    const shared = { state: "resident", tasks: picture.tasks.map((_, i) => i), pinned: true };
+    const shared = { kind: "used", number: picture.tasks.length };
     const grey = picture.tasks.length > 1 ? el("li", {}, stamp(shared, 14), "grey: several tasks need it") : null;
     return [...KINDS.map(item), grey].filter(Boolean);
   });
-  const there = picture.tasks.map((name, i) => {
-    const blocks = sum(({ state, tasks }) => state === "resident" && tasks.includes(i));
-    return [name, needed.has(name) ? percent(Math.min(1, blocks / Math.max(1, needed.get(name)))) : "–"];
-  });
-  const group = $("pool-tasks");
-  if (group.contains(document.activeElement) && group.childElementCount === there.length) {
+  const share = (name, i) => (needed.has(name) ? percent(Math.min(1, tasks[i] / Math.max(1, needed.get(name)))) : "–");
+  buttons(picture.tasks.map(share));
+}
+
+// Places of the tasks that are shown at once, and of the others: few all, of many the active ones, what
+// is likely next, and the chosen one.
+function divide() {
+  const all = picture.tasks.map((_, i) => i);
+  if (all.length <= FEW) return [all, []];
+  const wanted = [...sessions.map(({ task }) => task), ...sessions.flatMap(({ likely }) => likely.map(({ task }) => task))];
+  const places = wanted.map((task) => picture.tasks.indexOf(task)).filter((place) => place >= 0);
+  const first = [...new Set([...(chosen === null ? [] : [chosen]), ...places, ...all])].slice(0, FEW - 4).sort((a, b) => a - b);
+  return [first, all.filter((place) => !first.includes(place))];
+}
+
+function buttons(shares) {
+  const [groups, more] = [[$("pool-tasks"), $("pool-others")], $("pool-more")];
+  const there = [...groups[0].children, ...groups[1].children];
+  if (there.length === shares.length && groups.some((group) => group.contains(document.activeElement))) {
     // Whoever is at the keyboard stays where they are.
-    [...group.children].forEach((button, i) => (button.lastChild.textContent = there[i][1]));
+    for (const button of there) button.lastChild.textContent = shares[button.dataset.task];
     return;
   }
-  show(group, [there, named("ink")], () =>
-    there.map(([name, share], i) =>
-      el("button", { type: "button", "aria-pressed": String(chosen === i), onclick: () => choose(i) },
-        el("i", { class: "chip", fill: taskColour(i) }), name, el("span", { text: share }))));
+  const button = (i) =>
+    el("button", { type: "button", "data-task": String(i), "aria-pressed": String(chosen === i), onclick: () => choose(i) },
+      el("i", { class: "chip", fill: taskColour(i) }), picture.tasks[i], el("span", { text: shares[i] }));
+  const [, others] = divide().map((places, g) => {
+    show(groups[g], [places.map((i) => [picture.tasks[i], shares[i], chosen === i]), isDark()], () => places.map(button));
+    return places;
+  });
+  more.hidden = others.length === 0;
+  more.firstElementChild.textContent = `${plural(others.length, "other task")}`;
 }
 
 function choose(task) {
   chosen = chosen === task ? null : task;
-  [...$("pool-tasks").children].forEach((button, i) => button.setAttribute("aria-pressed", String(chosen === i)));
+  for (const button of document.querySelectorAll("[data-task]")) button.setAttribute("aria-pressed", String(chosen === Number(button.dataset.task)));
   drawPool();
 }
 
@@ -214,14 +302,14 @@ function names(tasks) {
 }
 
 function readout() {
-  const look = under === null ? undefined : looks.get(cells[under]);
+  const look = under === null ? undefined : cells[under];
   if (!look) {
-    $("pool-cell").textContent = "Point at a slot to see what it holds.";
+    $("pool-cell").textContent = `${touches.matches ? "Touch" : "Point at"} a slot to see what it holds.`;
     return;
   }
-  const needs = look.tasks.length ? ` · needed by ${names(look.tasks)}` : "";
+  const needs = look.number ? ` · needed by ${names(tasksOf(look))}` : "";
   const slot = el("b", { text: `Slot ${count(under * picture.slots_per_cell)}` });
-  $("pool-cell").replaceChildren(slot, ` · ${WORDS[kind(look)]}${needs}`);
+  $("pool-cell").replaceChildren(slot, ` · ${WORDS[look.kind] ?? look.kind}${needs}`);
 }
 
 function point(index) {

@@ -86,7 +86,7 @@ function foreseen({ foresight }) {
 
 function advice(it) {
   if (!it.read.blocks) return null;
-  if (!it.foresight) return "A hint ahead of the switch (HintTasks) or a preparation (PrepareTask) would have spared the wait.";
+  if (!it.foresight) return "A preparation (PrepareTask) would have spared the wait or, where prefetch is on, a hint ahead of the switch (HintTasks).";
   if (it.foresight.probability < 0.1) return "It was held too unlikely to be loaded ahead: a hint (HintTasks) would have told better.";
   if (it.foresight.lead_us < 2 * it.phases[2]) return "It was foreseen too late to be read: an earlier hint would help.";
   return "It was foreseen in time, but not loaded: a larger pool or a larger budget for reading ahead would help.";
@@ -114,13 +114,19 @@ function shares(it) {
   return [bar, el("ul", { class: "legend" }, ...parts.map(item))];
 }
 
-// Shows one switch in words: the one that is chosen, or else the last slow one.
-export function showWhy(switches, chosen, unchoose) {
+function none(switches, older) {
+  if (switches.length) return `None: each of the last ${switches.length} found its task in the pool.`;
+  return older ? "None that is known: older switches are not kept." : "No switch was seen yet.";
+}
+
+// Shows one switch in words: the one that is chosen, or else the last slow one. `older` says that there
+// were events that are not kept.
+export function showWhy({ switches, chosen, older }, unchoose) {
   const it = chosen ?? switches.findLast(isSlow);
   $("why-title").textContent = chosen ? "The chosen switch" : "The last slow switch";
   $("why-note").textContent = chosen ? "" : `it failed, had to read, or took ${micros(SLOW_US)} or more`;
-  show($("why"), [it ?? null, Boolean(chosen), switches.length === 0], () => {
-    if (!it) return [el("p", { class: "note", text: switches.length ? `None: each of the last ${switches.length} found its task in the pool.` : "No switch was seen yet." })];
+  show($("why"), [it ?? null, Boolean(chosen), it ? null : none(switches, older)], () => {
+    if (!it) return [el("p", { class: "note", text: none(switches, older) })];
     const took = it.outcome === "FAILED" ? "failed" : `took ${micros(it.total)}`;
     const ids = [["session", it.session], ["request", it.request_id], ["trace", it.trace_id]];
     const note = [clock(it.at), ...ids.filter(([, id]) => id).map(([word, id]) => `${word} ${id}`)].join(" · ");

@@ -1,7 +1,7 @@
 // How long switches took, by time: height is the whole of a switch on a logarithmic scale, the mark
 // tells what it found, and its stem is divided as its time was.
 
-import { $, clock, el, micros, named, plural, prepare } from "/basics.js";
+import { $, clock, el, micros, palette, plural, prepare, touches } from "/basics.js";
 import { PHASES, mark, name, outcome } from "/switches.js";
 
 const canvas = $("timeline");
@@ -11,6 +11,10 @@ const EDGE = { left: 58, right: 14, top: 26, bottom: 24 };
 const NEAR = 14;
 
 let switches = [], moments = [], now_us = 0;
+// Since when switches are known, if earlier ones are not kept.
+let since_us = null;
+// Colours, while it is drawn.
+let named = palette();
 let span = 300, under = null, chosen = null, drawn = [];
 let onChoose = () => {};
 
@@ -19,7 +23,7 @@ export function onChosen(then) {
 }
 
 export function updateTimeline(told) {
-  ({ switches, moments, now_us } = told);
+  ({ switches, moments, now_us, since_us } = told);
   drawTimeline();
 }
 
@@ -48,11 +52,15 @@ const WORDS = ["1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s", "
 
 export function drawTimeline() {
   const { context, wide, high } = prepare(canvas);
+  named = palette();
   const seen = switches.filter(({ at }) => at > now_us - span * 1e6);
   const [low, decade] = decades(seen.flatMap(({ total }) => total ?? []));
   const base = high - EDGE.bottom;
   const x = (at) => EDGE.left + (wide - EDGE.left - EDGE.right) * (1 - (now_us - Math.min(at, now_us)) / (span * 1e6));
   const y = (us) => base - ((Math.log10(Math.max(us, 10 ** low)) - low) / (decade - low)) * (base - EDGE.top);
+  const gap = since_us !== null && since_us > now_us - span * 1e6 ? x(since_us) - EDGE.left : 0;
+  if (gap > 0) notKept(context, gap, base);
+  canvas.dataset.unknown = Math.round(gap);
   axes(context, { wide, base, low, decade, x, y });
   for (const { at, text, bad } of moments.filter(({ at }) => at > now_us - span * 1e6)) moment(context, x(at), { base, wide, words: text, bad });
   const slim = seen.length > 120;
@@ -93,6 +101,13 @@ function axes(context, { wide, base, low, decade, x, y }) {
     const words = ago === 0 ? "now" : span === 60 ? `−${Math.round(ago)} s` : `−${+(ago / 60).toFixed(1)} min`;
     text(context, words, x(now_us - ago * 1e6), base + 14, step === 0 ? "right" : step === steps ? "left" : "center");
   }
+}
+
+// The time of which nothing is known any more.
+function notKept(context, width, base) {
+  context.fillStyle = named("free");
+  context.fillRect(EDGE.left, EDGE.top, width, base - EDGE.top);
+  if (width > 60) text(context, "not kept", EDGE.left + width / 2, base - 12, "center");
 }
 
 // Something that happened to all: a line from top to bottom.
@@ -159,7 +174,8 @@ function readout() {
   const it = under ?? chosen;
   const line = $("timeline-switch");
   if (!it) {
-    line.textContent = "Point at a switch to see what it was; choose it to read why it took so long.";
+    line.textContent = touches.matches ? "Touch a switch to read why it took so long."
+      : "Point at a switch to see what it was; choose it to read why it took so long.";
     return;
   }
   const parts = it.phases.flatMap((us, i) => (us * 20 >= it.total ? `${PHASES[i][0]} ${micros(us)}` : []));
