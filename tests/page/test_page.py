@@ -195,7 +195,7 @@ def test_it_fits_tablets_and_phones(daemon: served.Served, watch: Watch, width: 
     expect(page.locator("#pool")).to_have_attribute("data-cells", "256")
     points(page, 1)
     assert not page.evaluate(SCROLLS), "nothing is beside the screen"
-    page.locator("summary").first.click()
+    page.locator(".switches summary").click()
     assert not page.evaluate(SCROLLS), "nor is a table"
     page.locator("#pool").tap(position={"x": 5, "y": 5})
     expect(page.locator("#pool-cell")).to_contain_text("Slot 0")

@@ -97,7 +97,9 @@ export function updateGraph(picture, sessions) {
   });
 }
 
-const short = (name, tasks) => (tasks.length > CROWD && name.length > SHORT ? `${name.slice(0, SHORT - 1)}…` : name);
+// Names that begin alike differ at their ends.
+const short = (name, tasks) =>
+  tasks.length > CROWD && name.length > SHORT ? `${name.slice(0, SHORT / 2 - 1)}…${name.slice(-SHORT / 2)}` : name;
 
 // Which of these places, the most important first, have their names shown: in a crowd, names of
 // neighbours would lie on one another.
