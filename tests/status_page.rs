@@ -238,7 +238,7 @@ fn a_listener_gets_state_picture_and_events_as_they_come() {
     assert_eq!(status["status"]["models"][0]["sessions"][0]["task"], "");
     let picture = stream.next("picture").data;
     assert_eq!(picture["small"]["runs"], serde_json::json!([[24, 0]]));
-    assert_eq!(picture["small"]["looks"][0]["state"], "free");
+    assert_eq!(picture["small"]["looks"][0], serde_json::json!(["free", "0", 0, 0]));
 
     paged.switch("city");
     let id = stream.switched_to("city");
@@ -248,7 +248,8 @@ fn a_listener_gets_state_picture_and_events_as_they_come() {
     let runs = picture["small"]["runs"].as_array().unwrap();
     let used = runs.iter().filter(|run| {
         let look = &looks[run[1].as_u64().unwrap() as usize];
-        look["state"] == "resident" && look["pinned"] == true && look["tasks"][0] == 0
+        let tasks = u64::from_str_radix(look[1].as_str().unwrap(), 16).unwrap();
+        look[0] == "resident" && tasks & 1 == 1 && look[2] == 1
     });
     let used: u64 = used.map(|run| run[0].as_u64().unwrap()).sum();
     assert_eq!(used, 15, "all that city needs: {picture}");
