@@ -4,7 +4,7 @@
 //! or not at all: a temporary file beside the target, synced, renamed over it, and the folder
 //! synced. A second attempt at a failed sync is never trusted: the file is dropped instead.
 
-use rustix::fs::OFlags;
+use rustix::{fs::OFlags, io::Errno};
 use std::{
     fs::{self, File},
     io::{self, Read, Write as _},
@@ -12,6 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 use tempfile::NamedTempFile;
+
+/// What helps where a file cannot be opened for lack of descriptors; nothing otherwise.
+pub fn advice(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => "; raise LimitNOFILE= (ulimit -n)",
+        _ => "",
+    }
+}
 
 /// A file under construction. Dropped before [`commit`](Self::commit), it leaves nothing behind.
 #[derive(Debug)]

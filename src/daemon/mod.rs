@@ -34,7 +34,7 @@ use sd_notify::NotifyState;
 use socket::SocketPath;
 use starts::Start;
 use status::Remarks;
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 use store::Store;
 use systemd::{Notifier, Passed};
 use thiserror::Error;
@@ -126,10 +126,12 @@ async fn serve_all(
     let (sockets, kept) = PassedSockets::pick(passed)?;
     // Before there is anything large: another daemon may serve here.
     let listeners = Listeners::open(sockets, &config.listen)?;
-    let taken_up = spawn_blocking({
+    let (done, taken_up) = oneshot::channel();
+    let work = {
         let (config, start, notifier) = (config.clone(), start.clone(), notifier.clone());
-        move || take_up(&config, &start, &notifier, kept)
-    });
+        move || drop(done.send(take_up(&config, &start, &notifier, kept)))
+    };
+    thread::Builder::new().name("load".into()).spawn(work).map_err(RunError::from)?;
     let Beginning { store, keeper, mut loaded, estates } = tokio::select! {
         taken_up = taken_up => taken_up.map_err(io::Error::other)??,
         () = stop.wait() => return Ok(()),

@@ -5,6 +5,7 @@ use super::{adopt, adopt::Predecessor, model::Model};
 use crate::{
     bundle::{self, BaseTensor, Bundle, OpenError, Subject, checksum},
     device::{MemoryError, Pool, PoolLayout, Roster, SharedIndex, TableWriter},
+    files::advice,
     residency::Residency,
     storage::{BlockFile, ReadError},
     units::{BLOCK_ALIGN, align_up},
@@ -36,7 +37,7 @@ pub enum LoadError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The file cannot be opened for block reads.
-    #[error("cannot open {} for reading blocks: {source}", path.display())]
+    #[error("cannot open {} for reading blocks: {source}{}", path.display(), advice(source))]
     File {
         /// The file.
         path: PathBuf,

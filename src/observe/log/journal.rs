@@ -6,7 +6,7 @@
 //! what becomes of any line. Values are cut so that an entry always fits into a datagram; passing
 //! larger ones in a sealed file, as the protocol allows, is not needed.
 
-use super::queue::Queue;
+use super::{queue::Queue, text::Parts};
 use rustix::fs::fstat;
 use std::{
     env,
@@ -103,6 +103,8 @@ impl<S: Subscriber> Layer<S> for Entries {
 fn entry(event: &Event<'_>) -> Vec<u8> {
     let metadata = event.metadata();
     let mut entry = Entry(Vec::with_capacity(1024));
+    let Parts { is_told, message, fields } = Parts::of(event);
+    entry.put("MESSAGE", &if is_told { message } else { message + &fields });
     event.record(&mut entry);
     let priority = match *metadata.level() {
         Level::ERROR => "3",
@@ -152,11 +154,13 @@ impl Entry {
 
 impl Visit for Entry {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field.name(), value);
+        if field.name() != "message" {
+            self.put(field.name(), value);
+        }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.put(field.name(), &fmt::format(format_args!("{value:?}")));
+        self.record_str(field, &fmt::format(format_args!("{value:?}")));
     }
 }
 
@@ -261,6 +265,13 @@ mod tests {
         for name in ["REQUEST_ID", "TRACE_ID", "FROM", "SESSION", "RANK"] {
             assert!(!entries[0].contains_key(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_line_that_is_no_event_says_all_in_its_message() {
+        let entries = logged(|| tracing::error!(refused = 3, error = "no `key`", "reload refused"));
+        assert_eq!(entries[0]["MESSAGE"], "reload refused refused=3 error=\"no `key`\"");
+        assert_eq!(entries[0]["ERROR"], "no `key`");
     }
 
     #[test]

@@ -48,18 +48,27 @@ where
         if !is_told {
             write!(to, "{}: ", metadata.target())?;
         }
-        let mut parts = Parts { is_told, message: String::new(), fields: String::new() };
-        event.record(&mut parts);
-        writeln!(to, "{}{}", parts.message, parts.fields)
+        let Parts { message, fields, .. } = Parts::of(event);
+        writeln!(to, "{message}{fields}")
     }
 }
 
 /// The parts of a line.
-struct Parts {
+pub(super) struct Parts {
     /// Whether the message says it all.
-    is_told: bool,
-    message: String,
-    fields: String,
+    pub(super) is_told: bool,
+    pub(super) message: String,
+    /// What belongs to it, with a blank before each.
+    pub(super) fields: String,
+}
+
+impl Parts {
+    pub(super) fn of(event: &Event<'_>) -> Self {
+        let is_told = event.metadata().target() == lines::TARGET;
+        let mut parts = Self { is_told, message: String::new(), fields: String::new() };
+        event.record(&mut parts);
+        parts
+    }
 }
 
 impl Visit for Parts {
