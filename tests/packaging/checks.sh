@@ -47,7 +47,7 @@ check "units, and nothing is enabled" eval '
         [[ $(systemctl is-enabled "${unit##*/}") =~ disabled|static|indirect ]]
     done'
 check "without a bundle the daemon says which one it lacks" shows \
-    "models\[0\].bundle.*cannot read $state/model.mesh" synchromesh config check
+    "models\.0\.bundle.*cannot read $state/model.mesh" synchromesh config check
 
 # Manual and completion.
 commands=$(synchromesh --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]\+\) .*/\1/p' | grep -vx help)
