@@ -14,10 +14,10 @@ use common::{
     Fixture,
     calls::{runtime, switch},
     daemon::Daemon,
+    figures::{argument, quantile},
 };
 use serde_json::{Value, json};
 use std::{
-    env,
     fs::File,
     ops::Range,
     os::unix::fs::FileExt as _,
@@ -62,22 +62,12 @@ fn main() {
     println!("{}", serde_json::to_string_pretty(&all).unwrap());
 }
 
-fn argument(name: &str) -> Option<u64> {
-    let mut arguments = env::args().skip_while(|argument| argument != name);
-    arguments.nth(1).map(|value| value.parse().expect("a number"))
-}
-
 fn whole() -> u64 {
     u64::from(BLOCKS) * 4096
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
     quantile(&mut values, 0.5)
-}
-
-fn quantile(values: &mut [f64], share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[((values.len() - 1) as f64 * share) as usize]
 }
 
 /// Nanoseconds to take a lease and let it go, in rounds of a thousand.

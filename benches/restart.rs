@@ -14,11 +14,12 @@ use common::{
     Fixture,
     calls::{runtime, switch},
     daemon::{Daemon, write_config},
+    figures::argument,
     systemd::Manager,
 };
 use serde_json::{Value, json};
 use std::{
-    env, fs,
+    fs,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -35,11 +36,6 @@ fn main() {
     let rounds = argument("--rounds").unwrap_or(10);
     let measured: Vec<Value> = BLOCKS.iter().map(|blocks| measure(*blocks, rounds)).collect();
     println!("{}", serde_json::to_string_pretty(&json!(measured)).unwrap());
-}
-
-fn argument(name: &str) -> Option<u64> {
-    let mut arguments = env::args().skip_while(|argument| argument != name);
-    arguments.nth(1).map(|value| value.parse().expect("a number"))
 }
 
 fn measure(blocks: u32, rounds: u64) -> Value {

@@ -13,10 +13,10 @@ use common::{
     Fixture,
     calls::{runtime, switch},
     daemon::Daemon,
+    figures::{argument, quantile},
 };
 use serde_json::{Value, json};
 use std::{
-    env,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -58,11 +58,6 @@ fn main() {
     let paced = |pace: Duration| compare(&mut control, &mut turn, &daemon, metrics, pace, rounds);
     let all: Vec<Value> = PACES.into_iter().map(paced).collect();
     println!("{}", serde_json::to_string_pretty(&json!(all)).unwrap());
-}
-
-fn argument(name: &str) -> Option<u64> {
-    let mut arguments = env::args().skip_while(|argument| argument != name);
-    arguments.nth(1).map(|value| value.parse().expect("a number"))
 }
 
 fn free_address() -> SocketAddr {
@@ -125,11 +120,6 @@ fn switch_once(control: &mut BlockingControl, turn: &mut usize) -> f64 {
     let begun = Instant::now();
     control.call(async |client| client.switch_task(request).await).unwrap();
     begun.elapsed().as_nanos() as f64 / 1000.0
-}
-
-fn quantile(values: &mut [f64], share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[((values.len() - 1) as f64 * share) as usize]
 }
 
 /// Watchers and a scraper, in a thread of their own.

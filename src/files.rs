@@ -13,12 +13,11 @@ use std::{
 };
 use tempfile::NamedTempFile;
 
-/// What helps where a file cannot be opened for lack of descriptors; nothing otherwise.
-pub fn advice(error: &io::Error) -> &'static str {
-    match Errno::from_io_error(error) {
-        Some(Errno::MFILE | Errno::NFILE) => "; raise LimitNOFILE= (ulimit -n)",
-        _ => "",
-    }
+/// What helps where there is no descriptor left for a file, if that is what an error says.
+pub fn descriptor_advice(error: &io::Error) -> Option<&'static str> {
+    let errno = Errno::from_io_error(error);
+    let is_short = matches!(errno, Some(Errno::MFILE | Errno::NFILE));
+    is_short.then_some("raise LimitNOFILE= (ulimit -n)")
 }
 
 /// A file under construction. Dropped before [`commit`](Self::commit), it leaves nothing behind.

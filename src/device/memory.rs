@@ -9,6 +9,7 @@
 //! free, else the kernel is asked to find some. Fewer pages make for less work at every read.
 
 use super::pages::{available_memory, huge_bytes, reserved_huge_pages};
+use crate::files::descriptor_advice;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::{
     fs::{
@@ -111,10 +112,8 @@ impl MemoryError {
 
 /// What helps where memory cannot be had: it is a file, too, of which a process may have so many.
 fn remedy(error: &io::Error) -> &'static str {
-    match Errno::from_io_error(error) {
-        Some(Errno::MFILE | Errno::NFILE) => "raise LimitNOFILE= (ulimit -n)",
-        _ => "make the pool smaller or raise the memory limit (MemoryMax=, container limit)",
-    }
+    descriptor_advice(error)
+        .unwrap_or("make the pool smaller or raise the memory limit (MemoryMax=, container limit)")
 }
 
 /// A memfd and this process's mapping of it.

@@ -5,7 +5,7 @@ use super::{adopt, adopt::Predecessor, model::Model};
 use crate::{
     bundle::{self, BaseTensor, Bundle, OpenError, Subject, checksum},
     device::{MemoryError, Pool, PoolLayout, Roster, SharedIndex, TableWriter},
-    files::advice,
+    files::descriptor_advice,
     residency::Residency,
     storage::{BlockFile, ReadError},
     units::{BLOCK_ALIGN, align_up},
@@ -37,7 +37,7 @@ pub enum LoadError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The file cannot be opened for block reads.
-    #[error("cannot open {} for reading blocks: {source}{}", path.display(), advice(source))]
+    #[error("cannot open {} for reading blocks: {source}{}", path.display(), more_descriptors(source))]
     File {
         /// The file.
         path: PathBuf,
@@ -119,6 +119,11 @@ impl Model {
         let residency = Residency::new(bundle, table, windows);
         Ok(Self::new(Arc::new(file), index, roster, pool, residency))
     }
+}
+
+/// What helps where a file could not be opened, as the end of a sentence.
+fn more_descriptors(error: &io::Error) -> String {
+    descriptor_advice(error).map(|advice| format!("; {advice}")).unwrap_or_default()
 }
 
 fn same_file(one: &File, other: &File) -> io::Result<bool> {

@@ -9,6 +9,7 @@ pub(crate) mod calls;
 pub(crate) mod daemon;
 pub(crate) mod damage;
 pub(crate) mod faulty;
+pub(crate) mod figures;
 pub(crate) mod seqpacket;
 pub(crate) mod systemd;
 

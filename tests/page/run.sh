@@ -7,26 +7,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 readonly here root
 readonly venv=$root/target/python-page
-readonly stamp=$venv/requirements.sha256
 
 if ! command -v chromium >/dev/null; then
     echo "page/run: there is no chromium: install it (apt-get install chromium)" >&2
     exit 1
 fi
 
-# What the environment was made from: the packages and the interpreter.
-wanted=$({ cat "$here/requirements.txt" && python3 -VV; } | sha256sum)
-if [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then
-    # The stamp is written last, so an environment that is only half made is made again.
-    rm -rf "$venv"
-    python3 -m venv "$venv" || {
-        echo "page/run: python3 cannot make an environment: install python3-venv" >&2
-        exit 1
-    }
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
-        --requirement "$here/requirements.txt"
-    echo "$wanted" >"$stamp"
-fi
+"$root/scripts/python-env.sh" "$venv" "$here/requirements.txt"
 
 if [[ -z ${SYNCHROMESH_BIN-} ]]; then
     cargo build --quiet --manifest-path "$root/Cargo.toml" --target-dir "$root/target"

@@ -18,7 +18,6 @@ use serde::Serialize;
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     sync::{Mutex, Semaphore, mpsc},
-    task::spawn_blocking,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -97,10 +96,7 @@ impl Live {
         }
         let taken = Instant::now();
         let status = self.observed.view.status(String::new(), true).await.ok()?;
-        let (hub, now_us) = (self.observed.hub.clone(), wall::now_us());
-        // Large pools make long texts, and switches are served on this thread.
-        let frames = spawn_blocking(move || frames(hub.instance(), now_us, status));
-        let (status, pictures) = frames.await.ok()??;
+        let (status, pictures) = frames(self.observed.hub.instance(), wall::now_us(), status)?;
         // The same again is told as such: it is not sent anew.
         let before = latest.as_ref().map(|latest| &latest.pictures);
         let pictures = before.filter(|before| **before == pictures).cloned().unwrap_or(pictures);
