@@ -13,6 +13,18 @@
 )]
 
 tonic::include_proto!("synchromesh.v1");
+include!(concat!(env!("OUT_DIR"), "/server/synchromesh.v1.rs"));
+
+/// A [`WatchEventsResponse`] as the server sends it: the same on the wire.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EncodedEvents {
+    /// The run of the daemon that counts the events.
+    #[prost(string, tag = "1")]
+    pub instance: String,
+    /// The events, encoded.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub events: Vec<prost::bytes::Bytes>,
+}
 
 // Messages serialize under the names of the protocol, enums by the names of their values.
 

@@ -55,28 +55,40 @@ impl Rig {
 
     /// A daemon in a new folder, which begins with `city`.
     fn start(&self) -> Daemon {
+        self.start_with(1 << 20, "city")
+    }
+
+    fn start_with(&self, pool_bytes: u64, task: &str) -> Daemon {
         let place = tempfile::tempdir().unwrap();
         let file = self.file();
-        let (shown, pool) = (file.display(), 1 << 20);
-        let model = format!("{{bundle: {shown}, pool_bytes: {pool}, initial_task: city}}");
+        let shown = file.display();
+        let model = format!("{{bundle: {shown}, pool_bytes: {pool_bytes}, initial_task: {task}}}");
         write_config(place.path(), &format!("models: [{model}]\n"));
         self.run(place)
     }
 
     fn run(&self, place: TempDir) -> Daemon {
-        let mut daemon = self.manager.run(place, &[], &[]);
+        self.ready(self.manager.run(place, &[], &[]))
+    }
+
+    fn ready(&self, mut daemon: Daemon) -> Daemon {
         assert!(daemon.wait_for("ready"), "{:?}", daemon.log());
         self.manager.wait_for("READY=1");
         daemon
     }
 
     /// Kills a daemon and starts the next one, as systemd does.
-    fn crash(&self, mut daemon: Daemon) -> Daemon {
+    fn crash(&self, daemon: Daemon) -> Daemon {
+        self.ready(self.crash_into(daemon, &[]))
+    }
+
+    /// The same, with these variables in the next one's environment, and not waiting for it.
+    fn crash_into(&self, mut daemon: Daemon, env: &[(&str, &str)]) -> Daemon {
         daemon.kill();
         let place = std::mem::replace(&mut daemon.folder, tempfile::tempdir().unwrap());
         // What counts starts would have its way after the third one.
         let _ = fs::remove_file(place.path().join("starts"));
-        self.run(place)
+        self.manager.run(place, &[], env)
     }
 
     /// Damages every block on disk: whatever is read from now on is wrong.
@@ -195,6 +207,56 @@ fn m17_without_the_old_pool_sessions_go_on_and_their_tasks_are_read() {
         assert!(generation > last, "generations never go back");
     }
     assert_serves(&daemon, &rig.fixture, rig.task("highway"));
+}
+
+#[test]
+fn m17_where_there_is_no_room_for_two_pools_the_old_one_is_given_up() {
+    const POOL: u64 = 192 << 20;
+    let rig = Rig::new();
+    let bundle = Fixture::wide((POOL / 4096) as u32).write(&rig.file());
+    // Threads do not have address space in reserve each, so that it can be told what is needed.
+    let sparing = ("MALLOC_ARENA_MAX", "1");
+    let daemon = rig.start_with(POOL, "highway");
+    let first = rig.manager.wait_for_kept(PARTS);
+    let daemon = rig.ready(rig.crash_into(daemon, &[sparing]));
+    rig.manager.wait_for_forgotten(&first);
+    let pool = rig.manager.wait_for_kept(PARTS).remove(0);
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let size: u64 = size.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    let room = (size + POOL / 2 / 1024).to_string();
+    let mut daemon = rig.crash_into(daemon, &[sparing, ("ADDRESS_KIB", &room)]);
+    assert!(daemon.wait_for("old pools are given up"), "{:?}", daemon.log());
+    // The kernel has its memory back before the daemon is ready.
+    rig.manager.wait_for_forgotten(&[pool]);
+    rig.manager.wait_for("READY=1");
+    let needed = bundle.task(bundle.find_task("highway").unwrap()).blocks as usize;
+    assert_eq!((adopted(&daemon, "copied"), adopted(&daemon, "read")), (0, needed));
+    let [(_, task, generation)] = &sessions(&daemon)[..] else { panic!("one session") };
+    assert_eq!((&**task, *generation), ("highway", 3));
+}
+
+#[test]
+fn p1_what_a_crash_between_keeping_and_forgetting_has_left_is_forgotten_first() {
+    let rig = Rig::new();
+    let daemon = rig.start();
+    switch_to(&daemon, "highway");
+    rig.manager.wait_for_kept(PARTS);
+    let older = ["pool", "table", "roster"].map(|part| {
+        let (name, fd) = rig.manager.take_kept(part);
+        let older = format!("{part}.0000000000000001.0");
+        rig.manager.keep(&older, fd.try_clone().unwrap());
+        rig.manager.keep(&name, fd);
+        older
+    });
+    rig.damage_disk();
+    let mut daemon = rig.crash_into(daemon, &[]);
+    rig.manager.wait_for_forgotten(&older);
+    rig.manager.wait_for("READY=1");
+    assert!(daemon.wait_for("ready"), "{:?}", daemon.log());
+    assert_eq!(adopted(&daemon, "read"), 0);
+    assert_serves(&daemon, &rig.fixture, rig.task("highway"));
+    rig.manager.wait_for_kept(PARTS);
 }
 
 #[test]
@@ -399,21 +461,26 @@ fn switches(daemon: &Daemon) -> thread::JoinHandle<()> {
 fn p5_a_daemon_that_crashes_again_and_again_does_only_what_it_must() {
     let rig = Rig::new();
     let mut daemon = rig.start();
-    let again = |mut daemon: Daemon| {
+    let again = |mut daemon: Daemon, is_safe: bool| {
+        let before = rig.manager.wait_for_kept(PARTS);
         daemon.kill();
         let place = std::mem::replace(&mut daemon.folder, tempfile::tempdir().unwrap());
         let mut daemon = rig.manager.run(place, &[], &[]);
+        if is_safe {
+            // What made the daemons before it crash may have been a lack of memory.
+            rig.manager.wait_for_forgotten(&before[..1]);
+        }
         assert!(daemon.wait_for("ready"), "{:?}", daemon.log());
         let ready = rig.manager.wait_for("READY=1");
-        rig.manager.wait_for_kept(PARTS);
+        rig.manager.wait_for_forgotten(&before);
         (daemon, ready)
     };
     switch_to(&daemon, "parking");
     let ready;
-    (daemon, _) = again(daemon);
+    (daemon, _) = again(daemon, false);
     assert!(adopted(&daemon, "copied") > 0);
     assert!(!daemon.log().iter().any(|line| line.contains("safe mode")));
-    (daemon, ready) = again(daemon);
+    (daemon, ready) = again(daemon, true);
     assert!(ready.contains("STATUS=safe mode; active: small default=parking"), "{ready}");
     assert!(daemon.wait_for("safe mode: earlier starts crashed"), "{:?}", daemon.log());
     let needed = rig.bundle.task(rig.task("parking")).blocks as usize;

@@ -7,7 +7,7 @@ use crate::{
         Clock, Command, EngineError, Handle, HintCommand, PrepareCommand, Reply, SwitchCommand,
         Target,
     },
-    observe::{Observed, refusal, status},
+    observe::{Batch, Observed, refusal, status},
     proto::{self, task_service_server::TaskService},
     units::Generation,
 };
@@ -146,7 +146,7 @@ impl TaskService for Service {
         Ok(Response::new(self.within(deadline, self.observed.view.status(model, picture)).await?))
     }
 
-    type WatchEventsStream = ReceiverStream<Result<proto::WatchEventsResponse, Status>>;
+    type WatchEventsStream = ReceiverStream<Result<proto::EncodedEvents, Status>>;
 
     async fn watch_events(
         &self,
@@ -171,11 +171,12 @@ impl TaskService for Service {
         // One batch on its way: what the caller does not take yet waits in the history.
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
-            while let Some(batch) = tokio::select! {
+            while let Some(Batch { instance, events }) = tokio::select! {
                 batch = watcher.next() => batch,
                 () = sender.closed() => None,
             } {
-                if sender.send(Ok(batch)).await.is_err() {
+                let events = events.iter().map(|told| told.encoded()).collect();
+                if sender.send(Ok(proto::EncodedEvents { instance, events })).await.is_err() {
                     break;
                 }
             }

@@ -3,6 +3,7 @@
 //!
 //! All of control, attach and engine share one thread; reading, verifying and HTTP have their own.
 
+mod aside;
 mod listeners;
 mod models;
 mod reload;
@@ -26,6 +27,7 @@ use crate::{
     observe::{Hub, LogGuard, Observed, serve_http},
     proto::{DaemonChanged, DaemonState, event::Kind},
 };
+use aside::aside;
 use listeners::{Listeners, PassedSockets};
 use models::Loaded;
 use reload::{Gates, Reloader};
@@ -34,14 +36,14 @@ use sd_notify::NotifyState;
 use socket::SocketPath;
 use starts::Start;
 use status::Remarks;
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use store::Store;
 use systemd::{Notifier, Passed};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
-    task::{JoinHandle, JoinSet, spawn_blocking},
+    task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -126,14 +128,12 @@ async fn serve_all(
     let (sockets, kept) = PassedSockets::pick(passed)?;
     // Before there is anything large: another daemon may serve here.
     let listeners = Listeners::open(sockets, &config.listen)?;
-    let (done, taken_up) = oneshot::channel();
-    let work = {
+    let taking_up = {
         let (config, start, notifier) = (config.clone(), start.clone(), notifier.clone());
-        move || drop(done.send(take_up(&config, &start, &notifier, kept)))
+        aside("load", move || take_up(&config, &start, &notifier, kept))
     };
-    thread::Builder::new().name("load".into()).spawn(work).map_err(RunError::from)?;
     let Beginning { store, keeper, mut loaded, estates } = tokio::select! {
-        taken_up = taken_up => taken_up.map_err(io::Error::other)??,
+        taken_up = taking_up => taken_up??,
         () = stop.wait() => return Ok(()),
     };
 
@@ -209,7 +209,7 @@ fn take_up(
     notifier: &Notifier,
     kept: Vec<Passed>,
 ) -> Result<Beginning, DaemonError> {
-    let mut store = Store::sort(kept);
+    let mut store = Store::sort(kept, notifier);
     if start.is_safe_mode() {
         let (starts, what) = (start.number(), "safe mode: earlier starts crashed");
         tracing::warn!(starts, "{what}; nothing is copied from old pools or loaded ahead");
@@ -298,8 +298,9 @@ fn look_after(
     let start = start.clone();
     tokio::spawn(async move {
         sleep(WELL).await;
-        // If it cannot be noted, that was said.
-        let _ = spawn_blocking(move || start.went_well()).await;
+        if let Err(error) = aside("starts", move || start.went_well()).await {
+            tracing::warn!(%error, "it is not noted that this start went well");
+        }
     });
 }
 

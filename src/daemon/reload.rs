@@ -3,11 +3,11 @@
 //!
 //! Where configurations come from is not known here.
 
-use super::{limits, status::Remarks, systemd::Notifier};
+use super::{aside::aside, limits, status::Remarks, systemd::Notifier};
 use crate::{
     attach::Processes,
     config::{Config, ConfigError, Listen, LogConfig},
-    engine::{Command, Handle},
+    engine::{Command, Handle, RunError},
     gate::Gate,
     observe::{Hub, LogGuard},
     proto::{ConfigReloaded, event::Kind},
@@ -15,7 +15,7 @@ use crate::{
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use thiserror::Error;
-use tokio::{signal::unix::Signal, sync::watch, task::spawn_blocking};
+use tokio::{signal::unix::Signal, sync::watch};
 
 /// Reads the configuration again.
 pub type Reread = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
@@ -28,7 +28,7 @@ enum Refused {
     #[error("{} cannot change while the daemon runs: restart it for that", .0.join(", "))]
     Fixed(Vec<&'static str>),
     #[error("the configuration cannot be read: {0}")]
-    Lost(#[from] tokio::task::JoinError),
+    Thread(#[from] RunError),
 }
 
 /// What goes by the configuration and can change with it.
@@ -107,7 +107,7 @@ impl Reloader<'_> {
     async fn take_over(&mut self) -> Result<(), Refused> {
         let reread = self.reread.clone();
         // It reads files, whose device may be slow.
-        let config = spawn_blocking(move || reread()).await??;
+        let config = aside("reload", move || reread()).await??;
         let fixed = fixed(&self.config, &config);
         if !fixed.is_empty() {
             return Err(Refused::Fixed(fixed));

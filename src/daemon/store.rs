@@ -20,13 +20,13 @@ const KEEP: NotifyState<'_> = NotifyState::Custom("FDSTORE=1");
 const FORGET: NotifyState<'_> = NotifyState::Custom("FDSTOREREMOVE=1");
 
 const POOL: &str = "pool";
-const TABLE: &str = "table";
-const ROSTER: &str = "roster";
+/// What is kept of a model, in this order.
+const PARTS: [&str; 3] = [POOL, "table", "roster"];
 
 /// What earlier daemons have left.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    /// The latest first.
+    /// The latest first, and one of a bundle.
     predecessors: Vec<Predecessor>,
     /// Everything that is kept, by name.
     names: BTreeSet<String>,
@@ -34,32 +34,56 @@ pub(super) struct Store {
     gave_up: bool,
 }
 
-/// What is kept of a model as far as it is found. The key's order is that of time.
-type Found = BTreeMap<(u64, usize), [Option<OwnedFd>; 3]>;
+/// When a daemon began to be kept, and a model's number. Their order is that of time.
+type Key = (u64, usize);
+
+/// What is kept of models as far as it is found.
+type Found = BTreeMap<Key, [Option<OwnedFd>; 3]>;
 
 impl Store {
-    /// Sorts what came with the start and is no socket.
-    pub(super) fn sort(passed: Vec<Passed>) -> Self {
-        let (mut found, mut names) = (Found::new(), BTreeSet::new());
+    /// Sorts what came with the start and is no socket. What is of no use is forgotten at once: where
+    /// it stayed, there might be no room for what this daemon leaves.
+    pub(super) fn sort(passed: Vec<Passed>, notifier: &Notifier) -> Self {
+        let (mut found, mut store) = (Found::new(), Self::default());
+        let mut useless = BTreeSet::new();
         for Passed { name, fd } in passed {
             let place = parse(&name).map(|(key, part)| &mut found.entry(key).or_default()[part]);
             match place {
                 Some(place @ None) => *place = Some(fd),
-                _ => tracing::warn!(name, "systemd keeps what is of no use here: it is dropped"),
-            }
-            names.insert(name);
-        }
-        let mut predecessors = Vec::new();
-        for ((daemon, number), parts) in found.into_iter().rev() {
-            match open(parts) {
-                Ok(predecessor) => predecessors.push(predecessor),
-                Err(error) => {
-                    let what = "what a daemon has left cannot be used: it is dropped";
-                    tracing::warn!(daemon, number, error, "{what}");
+                _ => {
+                    tracing::warn!(name, "systemd keeps what is of no use here: it is dropped");
+                    useless.insert(name.clone());
                 }
             }
+            store.names.insert(name);
         }
-        Self { predecessors, names, gave_up: false }
+        for (key, parts) in found.into_iter().rev() {
+            if !store.take(key, parts) {
+                useless.extend(PARTS.map(|part| name(part, key)));
+            }
+        }
+        for name in &useless {
+            notifier.tell_now(&[FORGET, NotifyState::Custom(&named(name))]);
+        }
+        store
+    }
+
+    /// Whether what is kept of a model can be gone on from, and nothing later is kept of it.
+    fn take(&mut self, (daemon, number): Key, parts: [Option<OwnedFd>; 3]) -> bool {
+        match open(parts) {
+            Ok(left)
+                if self.predecessors.iter().all(|later| later.bundle_id() != left.bundle_id()) =>
+            {
+                self.predecessors.push(left);
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                let what = "what a daemon has left cannot be used: it is dropped";
+                tracing::warn!(daemon, number, error, "{what}");
+                false
+            }
+        }
     }
 
     pub(super) fn predecessors(&self) -> &[Predecessor] {
@@ -87,29 +111,32 @@ impl Store {
     }
 
     /// Has systemd keep what the next daemon needs, and then forget what was left by earlier ones: in
-    /// between it has both, so that a crash takes nothing.
+    /// between it has both, so that a crash takes nothing. Where it cannot keep the new, the old stays.
     pub(super) async fn replace(self, models: Vec<Estate>, notifier: &Notifier) {
         drop(self.predecessors);
-        Self::keep(models, notifier).await;
-        for name in &self.names {
-            notifier.tell(&[FORGET, NotifyState::Custom(&named(name))]).await;
+        let (kept, is_whole) = keep(models, notifier).await;
+        for name in if is_whole { self.names } else { kept } {
+            notifier.tell(&[FORGET, NotifyState::Custom(&named(&name))]).await;
         }
     }
+}
 
-    async fn keep(models: Vec<Estate>, notifier: &Notifier) {
-        let daemon = now();
-        for (number, Estate { pool, table, roster }) in models.into_iter().enumerate() {
-            let parts = [(POOL, pool), (TABLE, Some(table)), (ROSTER, Some(roster))];
-            for (part, fd) in parts.into_iter().filter_map(|(part, fd)| Some((part, fd?))) {
-                let name = named(&format!("{part}.{daemon:016x}.{number}"));
-                let notice = [KEEP, NotifyState::Custom(&name)];
-                if !notifier.hand_over(&notice, Some(fd.as_fd())).await {
-                    // Two of three are of no use.
-                    return;
-                }
+/// The names that now are kept, and whether that is all there is to be.
+async fn keep(models: Vec<Estate>, notifier: &Notifier) -> (BTreeSet<String>, bool) {
+    let (daemon, mut kept) = (now(), BTreeSet::new());
+    let is_there = !models.is_empty();
+    for (number, Estate { pool, table, roster }) in models.into_iter().enumerate() {
+        let fds = [pool, Some(table), Some(roster)];
+        for (part, fd) in PARTS.into_iter().zip(fds).filter_map(|(part, fd)| Some((part, fd?))) {
+            let name = name(part, (daemon, number));
+            let notice = [KEEP, NotifyState::Custom(&named(&name))];
+            if !notifier.hand_over(&notice, Some(fd.as_fd())).await {
+                return (kept, false);
             }
+            kept.insert(name);
         }
     }
+    (kept, is_there)
 }
 
 /// What is to be kept of all models, if there is somebody to keep it.
@@ -125,15 +152,18 @@ fn named(name: &str) -> String {
     format!("FDNAME={name}")
 }
 
+fn name(part: &str, (daemon, number): Key) -> String {
+    format!("{part}.{daemon:016x}.{number}")
+}
+
 /// Takes a name apart: which daemon, which model, and which of the three.
-fn parse(name: &str) -> Option<((u64, usize), usize)> {
-    let mut parts = name.split('.');
-    let mut part = || parts.next();
-    let kind = part()?;
-    let kind = [POOL, TABLE, ROSTER].iter().position(|known| *known == kind)?;
-    let daemon = u64::from_str_radix(part()?, 16).ok()?;
-    let number = part()?.parse().ok()?;
-    parts.next().is_none().then_some(((daemon, number), kind))
+fn parse(text: &str) -> Option<(Key, usize)> {
+    let (part, key) = text.split_once('.')?;
+    let (daemon, number) = key.split_once('.')?;
+    let key = (u64::from_str_radix(daemon, 16).ok()?, number.parse().ok()?);
+    let part = PARTS.iter().position(|known| *known == part)?;
+    // What is written otherwise is of somebody else, and could not be told to be forgotten.
+    (name(PARTS[part], key) == text).then_some((key, part))
 }
 
 fn open(parts: [Option<OwnedFd>; 3]) -> Result<Predecessor, String> {
@@ -153,26 +183,83 @@ fn now() -> u64 {
 mod tests {
     use super::*;
     use rustix::fs::{MemfdFlags, memfd_create};
+    use std::{os::unix::net::UnixDatagram, pin::pin, time::Duration};
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    /// A manager that hears nothing before it is asked.
+    fn manager() -> (TempDir, UnixDatagram, Notifier) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        (folder, socket, Notifier::at(path.as_os_str()))
+    }
+
+    fn memfd() -> OwnedFd {
+        memfd_create("test", MemfdFlags::CLOEXEC).unwrap()
+    }
+
+    /// The names that are told to be forgotten in what was told so far.
+    fn forgotten(socket: &UnixDatagram) -> BTreeSet<String> {
+        socket.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 256];
+        let mut names = BTreeSet::new();
+        while let Ok(length) = socket.recv(&mut buffer) {
+            let notice = std::str::from_utf8(&buffer[..length]).unwrap();
+            names.extend(
+                notice.strip_prefix("FDSTOREREMOVE=1\nFDNAME=").map(|name| name.trim().into()),
+            );
+        }
+        names
+    }
 
     #[test]
     fn names_are_taken_apart_and_others_are_of_no_use() {
         assert_eq!(parse("table.00000000000000ff.3"), Some(((255, 3), 1)));
-        for name in
-            ["", "pool", "pool.1", "pool.x.1", "pool.1.x", "pool.1.1.1", "stored", "lake.1.1"]
-        {
+        let (start, end) = ("pool.0000000000000001", "0000000000000001.1");
+        for name in ["", "pool", start, "pool.x.1", "pool.1.1", "stored"] {
             assert_eq!(parse(name), None, "{name}");
+        }
+        for name in [format!("{start}.x"), format!("{start}.1.1"), format!("lake.{end}")] {
+            assert_eq!(parse(&name), None, "{name}");
         }
     }
 
     #[test]
-    fn p15_what_is_odd_in_the_store_is_dropped_and_forgotten() {
-        let memfd = |name: &str| Passed {
-            name: name.into(),
-            fd: memfd_create(name, MemfdFlags::CLOEXEC).unwrap(),
-        };
-        let odd = ["stored", "pool.1.0", "pool.1.0", "table.1.0", "roster.1.0", "pool.2.0"];
-        let store = Store::sort(odd.map(memfd).into());
+    fn p15_what_is_odd_in_the_store_is_dropped_and_forgotten_before_anything_is_kept() {
+        let (_folder, socket, notifier) = manager();
+        let odd =
+            [name(POOL, (1, 0)), name(POOL, (1, 0)), name("table", (1, 0)), name(POOL, (2, 0))];
+        let odd = odd.into_iter().chain(["stored".into()]);
+        let store = Store::sort(odd.map(|name| Passed { name, fd: memfd() }).collect(), &notifier);
         assert!(store.predecessors().is_empty());
-        assert_eq!(store.names.len(), 5, "all of it is to be forgotten");
+        let forgotten = forgotten(&socket);
+        assert_eq!(store.names.len(), 4);
+        assert!(store.names.is_subset(&forgotten), "{forgotten:?}");
+    }
+
+    #[test]
+    fn p15_while_the_new_is_not_kept_the_old_is_not_forgotten() {
+        let (_folder, socket, notifier) = manager();
+        let filler = UnixDatagram::unbound().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        filler.connect_addr(&socket.local_addr().unwrap()).unwrap();
+        while filler.send(b"STATUS=full").is_ok() {}
+        let store = Store { names: ["pool.old".into()].into(), ..Store::default() };
+        let estate = Estate { pool: Some(memfd()), table: memfd(), roster: memfd() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut told = BTreeSet::new();
+        runtime.block_on(async {
+            let mut replacing = pin!(store.replace(vec![estate], &notifier));
+            while timeout(Duration::from_millis(5), &mut replacing).await.is_err() {
+                // It is listened to again as soon as something was given up.
+                if notifier.is_deaf() {
+                    told.append(&mut forgotten(&socket));
+                }
+            }
+        });
+        assert!(notifier.is_deaf());
+        told.append(&mut forgotten(&socket));
+        assert_eq!(told, BTreeSet::new());
     }
 }

@@ -14,6 +14,7 @@ use rustix::{
 use sd_notify::{NotifyState, listen_fds_with_names};
 use std::{
     env,
+    ffi::OsStr,
     io::{self, IoSlice},
     mem::MaybeUninit,
     os::{
@@ -73,7 +74,11 @@ struct Manager {
 impl Notifier {
     /// The service manager that the environment names, if it does.
     pub(super) fn from_env() -> Self {
-        let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Self(None) };
+        env::var_os("NOTIFY_SOCKET").map_or(Self(None), |path| Self::at(&path))
+    }
+
+    /// The service manager whose socket has this name.
+    pub(super) fn at(path: &OsStr) -> Self {
         match Manager::at(path.as_bytes()) {
             Ok(manager) => Self(Some(manager)),
             Err(error) => {
@@ -86,6 +91,12 @@ impl Notifier {
     /// Whether there is anybody to be told.
     pub(super) fn is_heard(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Whether the latest notice was lost.
+    #[cfg(test)]
+    pub(super) fn is_deaf(&self) -> bool {
+        self.0.as_ref().is_some_and(|manager| manager.is_deaf.load(Ordering::Relaxed))
     }
 
     /// Tells it, if that can be done at once.

@@ -2,11 +2,47 @@
 //! told as lost, never passed over. It knows neither watchers nor time.
 
 use crate::proto::{Event, EventsLost, event::Kind};
-use std::{collections::VecDeque, sync::Arc};
+use prost::{Message as _, bytes::Bytes};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+};
+
+/// An event that has its number. It is encoded once, however many watch.
+#[derive(Debug)]
+pub struct Told {
+    event: Event,
+    encoded: OnceLock<Bytes>,
+}
+
+impl Told {
+    fn new(event: Event) -> Arc<Self> {
+        Arc::new(Self { event, encoded: OnceLock::new() })
+    }
+
+    /// The event.
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// The same in the protocol's encoding.
+    pub fn encoded(&self) -> Bytes {
+        self.encoded.get_or_init(|| self.event.encode_to_vec().into()).clone()
+    }
+
+    fn sequence(&self) -> u64 {
+        self.event.sequence
+    }
+
+    /// The number of the event before.
+    fn begins(&self) -> u64 {
+        self.sequence() - events_of(&self.event)
+    }
+}
 
 /// The latest events.
 pub(super) struct History {
-    kept: VecDeque<Arc<Event>>,
+    kept: VecDeque<Arc<Told>>,
     limit: usize,
     /// The number of the last event.
     last: u64,
@@ -25,7 +61,7 @@ impl History {
 
     /// The number after which the earliest event comes that is kept.
     pub(super) fn begin(&self) -> u64 {
-        self.kept.front().map_or(self.last, |first| first.sequence - events_of(first))
+        self.kept.front().map_or(self.last, |first| first.begins())
     }
 
     /// Takes an event in and numbers it.
@@ -34,19 +70,19 @@ impl History {
         if self.kept.len() == self.limit {
             self.kept.pop_front();
         }
-        self.kept.push_back(Arc::new(Event { sequence: self.last, ..event }));
+        self.kept.push_back(Told::new(Event { sequence: self.last, ..event }));
     }
 
     /// The events after one of this number, at most so many. If the first of them is not kept any
     /// more, the loss comes first.
-    pub(super) fn after(&self, sequence: u64, most: usize) -> Vec<Arc<Event>> {
-        let from = self.kept.partition_point(|event| event.sequence <= sequence);
+    pub(super) fn after(&self, sequence: u64, most: usize) -> Vec<Arc<Told>> {
+        let from = self.kept.partition_point(|told| told.sequence() <= sequence);
         let Some(first) = self.kept.get(from) else { return Vec::new() };
-        let begins = first.sequence - events_of(first);
+        let begins = first.begins();
         let lost = (begins > sequence).then(|| {
             let kind = Some(Kind::Lost(EventsLost { count: begins - sequence }));
-            let time_us = first.time_us;
-            Arc::new(Event { sequence: begins, time_us, kind, ..Event::default() })
+            let time_us = first.event.time_us;
+            Told::new(Event { sequence: begins, time_us, kind, ..Event::default() })
         });
         let kept = self.kept.range(from..).cloned();
         lost.into_iter().chain(kept).take(most).collect()
@@ -76,8 +112,8 @@ mod tests {
 
     /// Numbers and how many events each stands for.
     fn told(history: &History, after: u64) -> Vec<(u64, u64)> {
-        let events = history.after(after, usize::MAX);
-        events.iter().map(|event| (event.sequence, events_of(event))).collect()
+        let told = history.after(after, usize::MAX);
+        told.iter().map(|told| (told.sequence(), events_of(told.event()))).collect()
     }
 
     #[test]
@@ -90,6 +126,15 @@ mod tests {
         assert_eq!(told(&history, 3), []);
         assert_eq!(told(&history, 99), [], "a number that is yet to come");
         assert_eq!(history.after(0, 2).len(), 2);
+    }
+
+    #[test]
+    fn an_event_is_encoded_once_and_is_the_same() {
+        let mut history = History::new(1);
+        history.push(opened());
+        let (one, other) = (history.after(0, 1).remove(0), history.after(0, 1).remove(0));
+        assert_eq!(Event::decode(one.encoded()).unwrap(), Event { sequence: 1, ..opened() });
+        assert_eq!(one.encoded().as_ptr(), other.encoded().as_ptr());
     }
 
     #[test]

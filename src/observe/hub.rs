@@ -6,7 +6,7 @@
 
 use super::{
     convert,
-    history::History,
+    history::{History, Told},
     lines,
     metrics::{Metrics, Rpc},
     otlp::Exporter,
@@ -237,29 +237,34 @@ pub struct Watcher {
     seen: u64,
 }
 
+/// Events that are told together; there is at least one.
+pub struct Batch {
+    /// The run of the daemon that counts them.
+    pub instance: String,
+    /// In their order.
+    pub events: Vec<Arc<Told>>,
+}
+
 impl Watcher {
     /// What has happened since the last time, as soon as there is something; nothing once the hub
     /// is closed.
-    pub async fn next(&mut self) -> Option<proto::WatchEventsResponse> {
+    pub async fn next(&mut self) -> Option<Batch> {
         loop {
             let News { over, .. } = *self.news.borrow_and_update();
-            let events = lock(&self.hub.history).after(self.seen, BATCH);
+            let mut events = lock(&self.hub.history).after(self.seen, BATCH);
             match events.last() {
-                Some(last) => self.seen = last.sequence,
+                Some(last) => self.seen = last.event().sequence,
                 None if over => return None,
                 None => self.news.changed().await.ok()?,
             }
-            let concerns = |event: &&Arc<proto::Event>| {
-                self.model.is_empty() || event.model.is_empty() || event.model == self.model
-            };
-            let events: Vec<_> =
-                events.iter().filter(concerns).map(|event| proto::Event::clone(event)).collect();
+            events.retain(|told| self.concerns(told.event()));
             if !events.is_empty() {
-                return Some(proto::WatchEventsResponse {
-                    instance: self.hub.instance.clone(),
-                    events,
-                });
+                return Some(Batch { instance: self.hub.instance.clone(), events });
             }
         }
+    }
+
+    fn concerns(&self, event: &proto::Event) -> bool {
+        self.model.is_empty() || event.model.is_empty() || event.model == self.model
     }
 }

@@ -22,8 +22,9 @@ mod wall;
 mod words;
 
 pub use errors::{refusal, status};
+pub use history::Told;
 pub use http::serve as serve_http;
-pub use hub::{Hub, Watcher};
+pub use hub::{Batch, Hub, Watcher};
 pub use log::{LogCounters, LogGuard, log_counters, log_to, log_to_stderr};
 pub use metrics::{Call, Rpc};
 pub use view::View;

@@ -11,6 +11,7 @@ use rustix::{
 use std::{
     io::IoSliceMut,
     mem::MaybeUninit,
+    net::Shutdown,
     os::{
         fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::{net::UnixDatagram, process::CommandExt as _},
@@ -31,6 +32,7 @@ const HIGH: i32 = 200;
 /// The service manager.
 pub(crate) struct Manager {
     folder: TempDir,
+    socket: UnixDatagram,
     heard: Arc<Heard>,
 }
 
@@ -52,13 +54,13 @@ impl Manager {
         let folder = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
         let heard = Arc::<Heard>::default();
-        let own = heard.clone();
+        let (own, ear) = (heard.clone(), socket.try_clone().unwrap());
         thread::spawn(move || {
-            while let Some((notice, fd)) = receive(&socket) {
+            while let Some((notice, fd)) = receive(&ear) {
                 own.take_in(notice, fd);
             }
         });
-        Self { folder, heard }
+        Self { folder, socket, heard }
     }
 
     /// Runs the daemon of this folder, with these sockets and what was kept. Further variables of
@@ -88,6 +90,16 @@ impl Manager {
             Some(notice)
         })
         .unwrap_or_else(|| panic!("no notice says {line}"))
+    }
+
+    /// Waits until these are no longer to be kept, whatever comes first. What was heard before the
+    /// last of them does not count.
+    pub(crate) fn wait_for_forgotten(&self, names: &[String]) {
+        let mut left: Vec<_> = names.iter().map(|name| format!("FDNAME={name}")).collect();
+        while !left.is_empty() {
+            let notice = self.wait_for("FDSTOREREMOVE=1");
+            left.retain(|line| !notice.lines().any(|other| other == line));
+        }
     }
 
     /// Waits until so many descriptors are kept, and gives their names.
@@ -142,6 +154,13 @@ impl Manager {
     }
 }
 
+impl Drop for Manager {
+    /// Ends the thread, and with it what is kept.
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
 impl Heard {
     fn take_in(&self, notice: String, fd: Option<OwnedFd>) {
         let mut state = self.state.lock().unwrap();
@@ -169,6 +188,9 @@ fn receive(socket: &UnixDatagram) -> Option<(String, Option<OwnedFd>)> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let bytes = &mut [IoSliceMut::new(&mut buffer)];
     let message = recvmsg(socket, bytes, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+    if message.bytes == 0 {
+        return None;
+    }
     let mut fd = None;
     for part in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = part {
@@ -178,7 +200,8 @@ fn receive(socket: &UnixDatagram) -> Option<(String, Option<OwnedFd>)> {
     Some((String::from_utf8(buffer[..message.bytes].to_vec()).unwrap(), fd))
 }
 
-/// The program with these descriptors, as systemd passes them.
+/// The program with these descriptors, as systemd passes them. `ADDRESS_KIB` in its environment
+/// bounds its address space.
 #[expect(unsafe_code, reason = "descriptors are put in their places between fork and exec")]
 pub(crate) fn passing(fds: &[(&str, &OwnedFd)]) -> Command {
     let names: Vec<_> = fds.iter().map(|(name, _)| *name).collect();
@@ -186,7 +209,8 @@ pub(crate) fn passing(fds: &[(&str, &OwnedFd)]) -> Command {
         fds.iter().map(|(_, fd)| fcntl_dupfd_cloexec(fd.as_fd(), HIGH).unwrap()).collect();
     let mut command = Command::new("sh");
     // Only the process itself knows its number.
-    command.args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\""]).arg(program().get_program());
+    let script = "export LISTEN_PID=$$; ulimit -v ${ADDRESS_KIB:-unlimited}; exec \"$0\" \"$@\"";
+    command.args(["-c", script]).arg(program().get_program());
     if !fds.is_empty() {
         command.env("LISTEN_FDS", fds.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
     }

@@ -6,8 +6,8 @@
 
 use super::{CONNECTIONS, picture::PagePicture};
 use crate::{
-    observe::{Observed, Watcher, wall},
-    proto::{EventPosition, GetStatusResponse},
+    observe::{Batch, Observed, Watcher, wall},
+    proto::{Event, EventPosition, GetStatusResponse},
 };
 use axum::{
     body::{Body, Bytes},
@@ -55,6 +55,13 @@ struct Told<'a> {
     /// The daemon's time of day, which events are told in.
     now_us: u64,
     status: &'a GetStatusResponse,
+}
+
+/// Events as the page gets them.
+#[derive(Serialize)]
+struct Events<'a> {
+    instance: &'a str,
+    events: Vec<&'a Event>,
 }
 
 type Frames = mpsc::Sender<Result<Bytes, Infallible>>;
@@ -136,10 +143,13 @@ async fn tell_state(live: &Live, frames: &Frames) {
 
 /// Tells events, until there are no more or nobody listens.
 async fn tell_events(mut watcher: Watcher, frames: &Frames) {
-    while let Some(batch) = watcher.next().await {
-        let last = batch.events.last().map_or(0, |event| event.sequence);
-        let id = format!("{}:{last}", batch.instance);
-        let Ok(text) = serde_json::to_string(&batch) else { return };
+    while let Some(Batch { instance, events }) = watcher.next().await {
+        let events: Vec<_> = events.iter().map(|told| told.event()).collect();
+        let last = events.last().map_or(0, |event| event.sequence);
+        let id = format!("{instance}:{last}");
+        let Ok(text) = serde_json::to_string(&Events { instance: &instance, events }) else {
+            return;
+        };
         if frames.send(Ok(frame("events", &id, &text))).await.is_err() {
             return;
         }
