@@ -270,45 +270,6 @@ fn an_initial_task_that_does_not_exist_is_told_and_one_that_is_damaged_is_left_o
 }
 
 #[test]
-fn p13_a_log_that_nobody_reads_stops_nothing() {
-    let (folder, _, bundle) = bundle();
-    let place = tempfile::tempdir().unwrap();
-    let shown = folder.path().display();
-    write_config(
-        place.path(),
-        &format!("models: [{{bundle: {shown}/small.mesh, pool_bytes: 1MiB}}]\n"),
-    );
-    // The pipe's reading end is held and never read.
-    let mut child = program()
-        .args(["serve", "--config"])
-        .arg(place.path().join("synchromesh.yaml"))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let control = place.path().join("control.sock");
-    runtime().block_on(async {
-        let mut client = loop {
-            match synchromesh::client::connect(&control).await {
-                Ok(client) => break client,
-                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
-            }
-        };
-        // Each switch is a line of some 200 bytes; a pipe holds 64 KiB.
-        for turn in 0..2000 {
-            let task = if turn % 2 == 0 { "city" } else { "highway" };
-            client.switch_task(switch(task)).await.unwrap();
-        }
-    });
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&child),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    drop(bundle);
-}
-
-#[test]
 fn r10_silent_connections_are_closed_and_give_their_places_back() {
     let (folder, _, bundle) = bundle();
     let shown = folder.path().display();

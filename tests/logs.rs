@@ -14,7 +14,12 @@ use std::{
     fs::File,
     io::Read as _,
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, ChildStderr, Stdio},
+    thread::{self, JoinHandle},
+};
+use synchromesh::{
+    observe::Stamp,
+    proto::{self, event::Kind},
 };
 use tempfile::TempDir;
 
@@ -51,6 +56,36 @@ fn stop(child: &mut Child) {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// What is written from now on, to the end.
+fn rest(mut log: ChildStderr) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+#[test]
+fn p13_switches_go_on_while_nobody_reads_the_log_and_lines_that_are_lost_are_counted() {
+    let (folder, _, _) = bundle();
+    let more = "log: {format: json, filter: trace}\n";
+    let (place, mut child) = serve(&folder.path().join("small.mesh"), more, Stdio::piped());
+    // The pipe's reading end is held and not read. It holds some 64 KiB, and the daemon not much
+    // more.
+    let log = child.stderr.take().unwrap();
+    switch_often(&place, 2000);
+    let log = rest(log);
+    stop(&mut child);
+    let text = log.join().unwrap();
+    let mut lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+    let lost = lines.find_map(|line| {
+        let fields = line.expect("lines are lost as a whole")["fields"].take();
+        let is_told = fields["message"].as_str()?.contains("lines are lost");
+        is_told.then(|| fields["count"].as_u64())?
+    });
+    assert!(lost > Some(0), "{lost:?}");
+}
+
 #[test]
 fn p13_switches_go_on_when_the_logs_reader_has_gone() {
     let (folder, _, _) = bundle();
@@ -74,16 +109,11 @@ fn p13_a_flood_of_switches_is_no_flood_of_lines_and_what_is_left_out_is_told() {
     let (folder, _, _) = bundle();
     let more = "log: {format: json}\n";
     let (place, mut child) = serve(&folder.path().join("small.mesh"), more, Stdio::piped());
-    let mut log = child.stderr.take().unwrap();
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        log.read_to_string(&mut text).unwrap();
-        text
-    });
+    let log = rest(child.stderr.take().unwrap());
     const TURNS: u64 = 4000;
     switch_often(&place, TURNS as usize);
     stop(&mut child);
-    let text = reader.join().unwrap();
+    let text = log.join().unwrap();
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let switched = lines.iter().filter(|line| line["fields"]["kind"] == "switched").count() as u64;
@@ -102,13 +132,22 @@ fn each_switch_has_a_line_that_says_where_its_time_went() {
     let (folder, _, bundle) = bundle();
     let mut daemon =
         Daemon::start(&folder.path().join("small.mesh"), common::calls::whole(&bundle));
-    runtime().block_on(async {
+    let times = runtime().block_on(async {
         let mut client = daemon.connect().await;
         let mut request = tonic::Request::new(switch("city"));
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         request.metadata_mut().insert("traceparent", parent.parse().unwrap());
         client.switch_task(request).await.unwrap();
         client.switch_task(switch("highway")).await.unwrap();
+        let told = client.watch_events(proto::WatchEventsRequest::default()).await.unwrap();
+        let mut told = told.into_inner();
+        let mut times = Vec::new();
+        while times.len() < 2 {
+            let events = told.message().await.unwrap().unwrap().events;
+            let switched = |event: &proto::Event| matches!(event.kind, Some(Kind::Switched(_)));
+            times.extend(events.into_iter().filter(switched).map(|event| event.time_us));
+        }
+        times
     });
     assert_eq!(daemon.stop(), Some(0));
     assert!(daemon.wait_for("switched city → highway"), "the last one is told, too");
@@ -118,4 +157,33 @@ fn each_switch_has_a_line_that_says_where_its_time_went() {
     assert!(first.contains("session=\"default\"") && first.contains("generation=1"), "{first}");
     let second = log.iter().find(|line| line.contains("switched city → highway")).unwrap();
     assert!(!second.contains("trace_id") && !second.contains("request_id"), "{second}");
+    for (line, time_us) in [first, second].into_iter().zip(times) {
+        assert!(line.starts_with(&Stamp(time_us).to_string()), "{line}: its time is the event's");
+    }
+}
+
+#[test]
+fn a_switch_that_is_refused_before_it_begins_has_a_line_with_its_reason() {
+    let (folder, _, bundle) = bundle();
+    let mut daemon =
+        Daemon::start(&folder.path().join("small.mesh"), common::calls::whole(&bundle));
+    let long = "x".repeat(40_000);
+    runtime().block_on(async {
+        let mut client = daemon.connect().await;
+        let session = |session: &str| proto::SwitchTaskRequest {
+            session: session.into(),
+            ..switch("city")
+        };
+        let past = proto::SwitchTaskRequest { expected_generation: Some(7), ..switch("city") };
+        for request in [switch("nosuch"), session(&long), past, switch("city")] {
+            let _ = client.switch_task(request).await;
+        }
+    });
+    assert_eq!(daemon.stop(), Some(0));
+    let log = daemon.log();
+    let refused: Vec<_> = log.iter().filter(|line| line.contains("switch refused")).collect();
+    let [unknown, foreign, past] = &refused[..] else { panic!("{log:?}") };
+    assert!(unknown.contains("reason=\"UNKNOWN_TASK\"") && unknown.contains("task=\"nosuch\""));
+    assert!(foreign.contains("reason=\"BAD_NAME\"") && foreign.len() < 400, "{foreign}");
+    assert!(past.contains("reason=\"GENERATION_MISMATCH\""), "{past}");
 }

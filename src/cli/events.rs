@@ -147,6 +147,10 @@ impl Tail<'_> {
                 End::Failed(failure) => return Err(failure),
                 End::Gone => notice("the daemon has gone; waiting for the next"),
             }
+            // Of the next daemon, everything is new.
+            if self.since == Since::New {
+                self.since = Since::All;
+            }
             events = loop {
                 sleep(LOOK_AGAIN).await;
                 match self.watch().await {
@@ -216,8 +220,6 @@ impl Tail<'_> {
         }
         if let Some(last) = events.last() {
             self.since = Since::After(EventPosition { instance, sequence: last.sequence });
-        } else if self.since == Since::New {
-            self.since = Since::All;
         }
         Ok(())
     }
@@ -242,7 +244,7 @@ impl Tail<'_> {
             let line = serde_json::to_string(&Line { instance, event });
             return Ok(line.map_err(Failure::failed)? + "\n");
         }
-        let mut line = format!("{}Z ", Stamp(event.time_us).clock());
+        let mut line = format!("{} ", Stamp(event.time_us).seen_from(Stamp::now()));
         let whose = [&event.model, &event.session].map(|name| &name[..]);
         // Writing to a string cannot fail.
         let _ = match whose {

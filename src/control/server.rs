@@ -179,6 +179,8 @@ fn check_peer(gate: &Gate, request: Request<()>) -> Result<Request<()>, Status> 
     if peer.is_some_and(|peer| gate.allows(peer.uid(), peer.gid())) {
         return Ok(request);
     }
+    let (uid, pid) = (peer.map(|peer| peer.uid()), peer.and_then(|peer| peer.pid()));
+    tracing::warn!(uid, pid, "a call was refused: the user is not among `peers`");
     let what = "this user may not connect: see `peers` in the configuration";
     Err(refusal(Code::PermissionDenied, "PEER_NOT_ALLOWED", what, HashMap::new()))
 }

@@ -3,11 +3,12 @@
 
 use super::trace_context::trace_context;
 use crate::{
+    bundle::MAX_NAME_LEN,
     engine::{
         Clock, Command, EngineError, Handle, HintCommand, PrepareCommand, Reply, SwitchCommand,
         Target,
     },
-    observe::{Batch, Observed, refusal, status},
+    observe::{Batch, Observed, reason, refusal, status},
     proto::{self, task_service_server::TaskService},
     units::Generation,
 };
@@ -73,8 +74,15 @@ impl TaskService for Service {
             in_place,
             trace,
         };
-        let report = self.ask(deadline, |reply| Command::Switch(command, reply)).await?;
-        Ok(Response::new(report.into()))
+        let (target, task) = (command.target.clone(), command.task.clone());
+        let answer = self.engine.ask(|reply| Command::Switch(command, reply));
+        let answer = self.answer(deadline, answer).await;
+        if let Err(error) = &answer
+            && (never_began(error) || deadline.is_some_and(|deadline| deadline <= arrived))
+        {
+            tell_refused(error, &target, &task);
+        }
+        Ok(Response::new(answer.map_err(|error| status(&error))?.into()))
     }
 
     async fn hint_tasks(
@@ -206,15 +214,53 @@ impl Service {
         deadline: Option<Duration>,
         answer: impl Future<Output = Result<T, EngineError>>,
     ) -> Result<T, Status> {
-        let answer = match deadline.map(|at| at.checked_sub(self.clock.now())) {
+        self.answer(deadline, answer).await.map_err(|error| status(&error))
+    }
+
+    /// The same in the engine's words.
+    async fn answer<T>(
+        &self,
+        deadline: Option<Duration>,
+        answer: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        match deadline.map(|at| at.checked_sub(self.clock.now())) {
             None => answer.await,
             Some(None) => Err(EngineError::DeadlineExceeded),
             Some(Some(left)) => {
                 timeout(left, answer).await.unwrap_or(Err(EngineError::DeadlineExceeded))
             }
-        };
-        answer.map_err(|error| status(&error))
+        }
     }
+}
+
+/// Whether a switch that failed so was refused before it was one. Then the engine has no event of
+/// it.
+fn never_began(error: &EngineError) -> bool {
+    use EngineError as E;
+    matches!(
+        error,
+        E::UnknownModel { .. }
+            | E::AmbiguousModel { .. }
+            | E::UnknownSession { .. }
+            | E::UnknownTask { .. }
+            | E::BadName { .. }
+            | E::GenerationMismatch { .. }
+            | E::RequestIdReused
+            | E::Busy
+    )
+}
+
+/// Tells in the log what nothing else would tell: that a stack asks for what is not there.
+fn tell_refused(error: &EngineError, target: &Target, task: &str) {
+    let Target { model, session } = target;
+    let (_, reason) = reason(error);
+    let [model, session, task] = [&**model, session, task].map(short);
+    tracing::warn!(reason, model, session, task, "switch refused");
+}
+
+/// As much of a text as a name may be long: callers may send anything.
+fn short(text: &str) -> &str {
+    text.char_indices().nth(MAX_NAME_LEN).map_or(text, |(end, _)| &text[..end])
 }
 
 fn bad_argument(reason: &str, what: &str) -> Status {

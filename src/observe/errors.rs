@@ -17,7 +17,7 @@ pub fn status(error: &EngineError) -> Status {
 }
 
 /// What a caller can do about an error, and which error it is.
-pub(super) fn reason(error: &EngineError) -> (Code, &'static str) {
+pub fn reason(error: &EngineError) -> (Code, &'static str) {
     use EngineError as E;
     match error {
         E::Emptied(cause) => reason(cause),

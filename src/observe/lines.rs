@@ -18,6 +18,7 @@ macro_rules! line {
             name: $kind,
             target: TARGET,
             kind = $kind,
+            time_us = $event.time_us,
             model = present(&$event.model),
             session = present(&$event.session),
             $($fields)*

@@ -21,7 +21,7 @@ mod view;
 mod wall;
 mod words;
 
-pub use errors::{refusal, status};
+pub use errors::{reason, refusal, status};
 pub use history::Told;
 pub use http::serve as serve_http;
 pub use hub::{Batch, Hub, Watcher};

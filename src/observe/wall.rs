@@ -23,6 +23,18 @@ impl Stamp {
         Self(now_us())
     }
 
+    /// What tells it apart from now: on the same day the time alone, `07:08:09.123Z`, else with the
+    /// date before.
+    pub fn seen_from(self, now: Self) -> String {
+        let date = |stamp: Self| stamp.to_string().get(..10).unwrap_or_default().to_owned();
+        let clock = self.clock();
+        if date(self) == date(now) {
+            format!("{clock}Z")
+        } else {
+            format!("{}T{clock}Z", date(self))
+        }
+    }
+
     /// The time of day alone, in UTC: `07:08:09.123`.
     pub fn clock(self) -> impl fmt::Display {
         let whole = self.to_string();
@@ -53,5 +65,12 @@ mod tests {
         assert_eq!(told(4_107_542_400), "2100-03-01T00:00:00.000042Z");
         assert_eq!(Stamp(u64::MAX).to_string(), "9999-12-31T23:59:59.999999Z");
         assert_eq!(Stamp(1_709_251_199_987_654).clock().to_string(), "23:59:59.987");
+    }
+
+    #[test]
+    fn another_days_moments_have_their_date() {
+        let moment = Stamp(1_709_251_199_987_654);
+        assert_eq!(moment.seen_from(Stamp(moment.0 - 86_000_000_000)), "23:59:59.987Z");
+        assert_eq!(moment.seen_from(Stamp(moment.0 + 12_346)), "2024-02-29T23:59:59.987Z");
     }
 }

@@ -103,7 +103,7 @@ impl<S: Subscriber> Layer<S> for Entries {
 fn entry(event: &Event<'_>) -> Vec<u8> {
     let metadata = event.metadata();
     let mut entry = Entry(Vec::with_capacity(1024));
-    let Parts { is_told, message, fields } = Parts::of(event);
+    let Parts { is_told, message, fields, .. } = Parts::of(event);
     entry.put("MESSAGE", &if is_told { message } else { message + &fields });
     event.record(&mut entry);
     let priority = match *metadata.level() {

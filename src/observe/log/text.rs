@@ -1,5 +1,6 @@
 //! Lines for people: time, level, what happened, and what belongs to it. Of an event of the engine
-//! the words say it all, and only what it can be found by comes behind.
+//! the words say it all, and only what it can be found by comes behind; its time is the event's, not
+//! that of the line, which comes a little later.
 
 use crate::observe::{
     lines,
@@ -42,13 +43,11 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        Time.format_time(&mut to)?;
-        write!(to, " {:>5} ", metadata.level())?;
-        let is_told = metadata.target() == lines::TARGET;
+        let Parts { is_told, time_us, message, fields } = Parts::of(event);
+        write!(to, "{} {:>5} ", Stamp(time_us.unwrap_or_else(now_us)), metadata.level())?;
         if !is_told {
             write!(to, "{}: ", metadata.target())?;
         }
-        let Parts { message, fields, .. } = Parts::of(event);
         writeln!(to, "{message}{fields}")
     }
 }
@@ -57,6 +56,8 @@ where
 pub(super) struct Parts {
     /// Whether the message says it all.
     pub(super) is_told: bool,
+    /// When it was, if that is not when its line is written.
+    time_us: Option<u64>,
     pub(super) message: String,
     /// What belongs to it, with a blank before each.
     pub(super) fields: String,
@@ -65,13 +66,22 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn of(event: &Event<'_>) -> Self {
         let is_told = event.metadata().target() == lines::TARGET;
-        let mut parts = Self { is_told, message: String::new(), fields: String::new() };
+        let (message, fields) = Default::default();
+        let mut parts = Self { is_told, time_us: None, message, fields };
         event.record(&mut parts);
         parts
     }
 }
 
 impl Visit for Parts {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if self.is_told && field.name() == "time_us" {
+            self.time_us = Some(value);
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
+
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
             self.record_debug(field, &format_args!("{value}"));
