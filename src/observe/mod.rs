@@ -24,7 +24,7 @@ mod words;
 pub use errors::{refusal, status};
 pub use http::serve as serve_http;
 pub use hub::{Hub, Watcher};
-pub use log::{LogCounters, LogGuard, log_counters, log_to, log_to_stderr};
+pub use log::{FilterError, LogCounters, LogGuard, log_counters, log_to, log_to_stderr};
 pub use metrics::{Call, Rpc};
 pub use view::View;
 pub use wall::Stamp;
