@@ -148,10 +148,15 @@ fn p8_a_second_daemon_on_the_same_sockets_ends_and_the_first_is_unharmed() {
     let (folder, fixture, bundle) = bundle();
     let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
     runtime().block_on(async { daemon.connect().await.switch_task(switch("city")).await.unwrap() });
+    // It gets no further than the sockets: what it would load is not looked at, and would be refused.
+    let bad = folder.path().join("bad.mesh");
+    fs::write(&bad, "no bundle").unwrap();
+    let bundle_key = format!("models.0.bundle={}", bad.display());
     let config = daemon.folder.path().join("synchromesh.yaml");
-    let second = run(&["serve", "--config", config.to_str().unwrap()]);
+    let second = run(&["serve", "--config", config.to_str().unwrap(), "--set", &bundle_key]);
     assert_eq!(second.status.code(), Some(1));
-    assert!(String::from_utf8(second.stderr).unwrap().contains("another daemon serves"));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("another daemon serves") && !said.contains("bad.mesh"), "{said}");
     assert_serves(&daemon, &fixture, bundle.find_task("city").unwrap());
 }
 

@@ -77,7 +77,7 @@ fn p13_switches_go_on_while_nobody_reads_the_log_and_lines_that_are_lost_are_cou
     let log = rest(log);
     stop(&mut child);
     let text = log.join().unwrap();
-    let mut lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+    let mut lines = text.lines().map(serde_json::from_str::<serde_json::Value>);
     let lost = lines.find_map(|line| {
         let fields = line.expect("lines are lost as a whole")["fields"].take();
         let is_told = fields["message"].as_str()?.contains("lines are lost");
@@ -170,10 +170,8 @@ fn a_switch_that_is_refused_before_it_begins_has_a_line_with_its_reason() {
     let long = "x".repeat(40_000);
     runtime().block_on(async {
         let mut client = daemon.connect().await;
-        let session = |session: &str| proto::SwitchTaskRequest {
-            session: session.into(),
-            ..switch("city")
-        };
+        let session =
+            |session: &str| proto::SwitchTaskRequest { session: session.into(), ..switch("city") };
         let past = proto::SwitchTaskRequest { expected_generation: Some(7), ..switch("city") };
         for request in [switch("nosuch"), session(&long), past, switch("city")] {
             let _ = client.switch_task(request).await;

@@ -7,7 +7,7 @@ mod common;
 
 use common::{
     calls::{assert_serves, bundle, runtime, switch},
-    daemon::{Daemon, write_config},
+    daemon::{Daemon, program, write_config},
     systemd::{HeldThread, Manager, passing},
 };
 use rustix::net::{
@@ -15,10 +15,14 @@ use rustix::net::{
 };
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixDatagram, process::CommandExt as _},
+    },
     path::Path,
+    process::Command,
     time::Duration,
 };
 use synchromesh::{client::Attachment, proto};
@@ -169,6 +173,66 @@ fn a_manager_that_does_not_listen_holds_nobody_up() {
     assert_serves(&daemon, &fixture, bundle.find_task("parking").unwrap());
     assert_eq!(daemon.stop(), Some(0));
     drop(deaf);
+}
+
+/// A daemon run by this never gets beyond its first piece of shared memory, which it makes when it
+/// loads: the kernel asks somebody about it who does not answer.
+#[expect(unsafe_code, reason = "a filter of system calls is put on between fork and exec")]
+fn that_never_has_loaded() -> Command {
+    let instruction = |code, k, jf| libc::sock_filter { code, jt: 0, jf, k };
+    let mut filter = [
+        // The call's number is what the kernel tells first.
+        instruction((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0, 0),
+        instruction(
+            (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+            libc::SYS_memfd_create as u32,
+            1,
+        ),
+        instruction((libc::BPF_RET | libc::BPF_K) as u16, libc::SECCOMP_RET_USER_NOTIF, 0),
+        instruction((libc::BPF_RET | libc::BPF_K) as u16, libc::SECCOMP_RET_ALLOW, 0),
+    ];
+    let mut command = program();
+    let put_on = move || {
+        let filter = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: it reads no memory.
+        if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let (mode, listen) =
+            (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+        // SAFETY: it reads the filter, which has as many instructions as it says.
+        let asked = unsafe { libc::syscall(libc::SYS_seccomp, mode, listen, &raw const filter) };
+        // Who is asked has to stay, or the call would fail rather than wait.
+        // SAFETY: it reads no memory.
+        if asked < 0 || unsafe { libc::fcntl(asked as i32, libc::F_SETFD, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: it makes system calls only.
+    unsafe { command.pre_exec(put_on) };
+    command
+}
+
+#[test]
+fn p7_a_daemon_that_is_told_to_end_while_it_loads_does_so_and_that_is_no_crash() {
+    let (folder, _, _bundle) = bundle();
+    let place = place(folder.path());
+    let path = place.path().join("notify");
+    let notices = UnixDatagram::bind(&path).unwrap();
+    notices.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut command = that_never_has_loaded();
+    command.env("NOTIFY_SOCKET", &path);
+    let mut daemon = Daemon::spawn_by(command, place);
+    let mut notice = [0; 4096];
+    let len = notices.recv(&mut notice).unwrap();
+    let notice = String::from_utf8_lossy(&notice[..len]);
+    assert!(notice.contains("STATUS=loading "), "{notice}");
+    let starts = daemon.folder.path().join("starts");
+    assert!(starts.exists(), "a crash would count now");
+    assert_eq!(daemon.stop(), Some(0), "{:?}", daemon.log());
+    assert!(!starts.exists(), "it is not counted");
+    assert!(!daemon.wait_for("loaded"), "{:?}", daemon.log());
 }
 
 /// A daemon that is to ping every tenth of a second.

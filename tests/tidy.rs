@@ -1,10 +1,11 @@
-//! What is kept tidy: sizes, layers, unsafe code, headers.
+//! What is kept tidy: sizes, layers, unsafe code, headers, and what is written down in two places.
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects")]
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// Modules from the bottom to the top, as in ARCHITECTURE.md. A module imports from rows below
@@ -176,4 +177,15 @@ fn the_architecture_names_every_module() {
     for module in LAYERS.iter().flat_map(|row| row.iter()) {
         assert!(architecture.contains(&format!("`{module}`")), "ARCHITECTURE.md lacks {module}");
     }
+}
+
+#[test]
+fn the_recipe_has_the_licences_checksum() {
+    let recipe = "packaging/yocto/recipes-synchromesh/synchromesh/synchromesh_git.bb";
+    let recipe = fs::read_to_string(root().join(recipe)).unwrap();
+    let sum = Command::new("md5sum").arg(root().join("LICENSE")).output().unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    let sum = sum.split_whitespace().next().unwrap();
+    let wanted = format!("LIC_FILES_CHKSUM = \"file://LICENSE;md5={sum}\"");
+    assert!(recipe.lines().any(|line| line == wanted), "{wanted}");
 }

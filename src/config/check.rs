@@ -5,7 +5,7 @@
 
 use super::{
     error::{Place, Problem},
-    schema::{admits, bounds, choices, keys, range, required},
+    schema::{admits, bounds, choices, keys, lengths, range, required},
     suggest::unknown,
     tree::{Name, Node, Value},
     value::{breach, bytes_of},
@@ -87,15 +87,19 @@ impl Check<'_> {
 
     /// Gives whether the list is bad.
     fn list(&mut self, items: &mut [Node], place: &Place, schema: &Schema, key: &str) -> bool {
-        let least = schema.get("minItems").and_then(Schema::as_u64).unwrap_or(0);
-        let few = (items.len() as u64) < least;
-        if few {
-            self.wrong(place, key, format!("has {} entries; give at least {least}", items.len()));
+        let (count, (least, most)) = (items.len() as u64, lengths(schema));
+        let bound = match count {
+            _ if count < least => Some(format!("at least {least}")),
+            _ if count > most => Some(format!("at most {most}")),
+            _ => None,
+        };
+        if let Some(bound) = &bound {
+            self.wrong(place, key, format!("has {count} entries; give {bound}"));
         }
         for (i, item) in items.iter_mut().enumerate() {
             self.node(item, &schema["items"], &below(key, &i.to_string()));
         }
-        few
+        bound.is_some()
     }
 }
 

@@ -39,7 +39,7 @@ section! {
     /// Configuration of the Synchromesh daemon.
     #[schemars(extend("required" = ["models"]))]
     RawConfig {
-        /// What is served.
+        /// What is served: 1 to 64 models.
         #[schemars(length(min = 1, max = 64))]
         models: Vec<RawModel> = Vec::new(),
         listen: RawListen = RawListen::default(),

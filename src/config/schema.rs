@@ -85,6 +85,12 @@ pub(super) fn bounds(schema: &Value) -> (u64, u64) {
     (bound("minimum").unwrap_or(0), bound("maximum").unwrap_or(u64::MAX))
 }
 
+/// Least and largest number of entries that a list may have.
+pub(super) fn lengths(schema: &Value) -> (u64, u64) {
+    let length = |field: &str| schema.get(field).and_then(Value::as_u64);
+    (length("minItems").unwrap_or(0), length("maxItems").unwrap_or(u64::MAX))
+}
+
 /// The range of a number in words, such as `1 to 3600000 milliseconds`.
 pub(super) fn range(schema: &Value) -> Option<String> {
     schema.get("minimum")?;

@@ -9,7 +9,7 @@ use crate::{
     config::{Config, ConfigError, Listen, LogConfig},
     engine::{Command, Handle, RunError},
     gate::Gate,
-    observe::{Hub, LogGuard},
+    observe::{FilterError, Hub, LogGuard},
     proto::{ConfigReloaded, event::Kind},
 };
 use sd_notify::NotifyState;
@@ -27,6 +27,8 @@ enum Refused {
     Config(#[from] ConfigError),
     #[error("{} cannot change while the daemon runs: restart it for that", .0.join(", "))]
     Fixed(Vec<&'static str>),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error("the configuration cannot be read: {0}")]
     Thread(#[from] RunError),
 }
@@ -112,9 +114,10 @@ impl Reloader<'_> {
         if !fixed.is_empty() {
             return Err(Refused::Fixed(fixed));
         }
+        // First of all, as nothing else can be refused.
+        self.log.set_filter(&config.log.filter)?;
         self.engine.tell(Command::Configure(limits(&config, self.safe_mode))).await;
         self.gates.change(&config);
-        self.log.set_filter(&config.log.filter);
         self.config = config;
         Ok(())
     }
@@ -146,4 +149,46 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("log.format", *format != new.log.format),
     ];
     differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::{Monotonic, Runtime},
+        observe::log_to,
+    };
+    use std::{io, path::Path};
+
+    fn config(more: &str) -> Config {
+        let text = format!("models: [{{bundle: /m, pool_bytes: 1MiB}}]\n{more}\n");
+        Config::parse(&text, Path::new("test.yaml")).unwrap()
+    }
+
+    #[test]
+    fn c7_a_filter_that_is_none_is_refused_and_changes_nothing_else() {
+        let old = config("");
+        let log = log_to(io::sink(), &old.log);
+        // Whoever checks configurations lets none through that has such a filter.
+        let mut bad = config("limits: {attachments_per_process: 1}");
+        bad.log.filter = "=x=y".into();
+        let (engine, _runtime) = Runtime::with_storage(&[], |_, _| unreachable!()).unwrap();
+        let mut reloader = Reloader {
+            gates: Gates::new(&old),
+            config: old.clone(),
+            safe_mode: false,
+            reread: Arc::new(move || Ok(bad.clone())),
+            log: &log,
+            engine: engine.clone(),
+            remarks: watch::Sender::new(Remarks::default()),
+            hub: Hub::new(Arc::new(Monotonic::start())),
+            refused: 0,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let refused = runtime.block_on(reloader.take_over()).unwrap_err();
+        assert!(matches!(refused, Refused::Filter(_)), "{refused}");
+        assert!(refused.to_string().starts_with("log.filter: "), "{refused}");
+        assert_eq!(reloader.config.limits, old.limits);
+        assert_eq!(engine.commands_waiting(), 0, "the engine hears nothing of it");
+    }
 }

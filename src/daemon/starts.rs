@@ -2,8 +2,10 @@
 //! what it need not do: safe mode.
 //!
 //! A file that cannot be read, or is of another version, counts for nothing; nor does one of an earlier
-//! boot, as a machine that was switched off did not crash. What safe mode leaves out is decided where
-//! it would be done.
+//! boot, as a machine that was switched off did not crash. Where the kernel does not tell which boot this
+//! is, as where `/proc` is hidden, nothing is counted, and that is said: better no safe mode than one
+//! after power cuts. The clock would not tell, as it can be set. What safe mode leaves out is decided
+//! where it would be done.
 
 use crate::files::{read_text, write_text};
 use std::{
@@ -25,6 +27,8 @@ const SAFE_FROM: u32 = 3;
 pub(super) struct Start {
     /// `None` where nothing can be kept.
     file: Option<PathBuf>,
+    /// Which boot this is; `None` where that is not known, and nothing is counted.
+    boot: Option<String>,
     /// In a row, this one included.
     number: u32,
 }
@@ -32,9 +36,22 @@ pub(super) struct Start {
 impl Start {
     /// Counts a start, before anything is done that could crash.
     pub(super) fn begin(folder: &Path) -> Self {
+        Self::begin_in(folder, Path::new(BOOT))
+    }
+
+    fn begin_in(folder: &Path, boot: &Path) -> Self {
         let file = folder.is_dir().then(|| folder.join(NAME));
-        let before = file.as_deref().map_or(0, read);
-        let start = Self { file, number: before.saturating_add(1) };
+        let boot = match read_boot(boot) {
+            Ok(boot) => Some(boot),
+            Err(error) => {
+                let what = "starts are not counted: which boot this is cannot be read";
+                tracing::warn!(file = %boot.display(), %error, "{what}");
+                None
+            }
+        };
+        let before = file.as_deref().zip(boot.as_deref());
+        let before = before.map_or(0, |(file, boot)| read(file, boot));
+        let start = Self { file, boot, number: before.saturating_add(1) };
         start.write(start.number);
         start
     }
@@ -64,11 +81,11 @@ impl Start {
     }
 
     fn write(&self, number: u32) {
-        let Some(file) = &self.file else { return };
+        let (Some(file), Some(boot)) = (&self.file, &self.boot) else { return };
         if number == 0 {
             return self.went_well();
         }
-        if let Err(error) = write_text(file, &format!("{MAGIC} {number} {}\n", boot())) {
+        if let Err(error) = write_text(file, &format!("{MAGIC} {number} {boot}\n")) {
             warn(file, &error);
         }
     }
@@ -78,19 +95,21 @@ fn warn(file: &Path, error: &io::Error) {
     tracing::warn!(file = %file.display(), %error, "starts are not counted");
 }
 
-fn read(file: &Path) -> u32 {
+fn read(file: &Path, boot: &str) -> u32 {
     let parse = |text: String| {
         let (number, of) = text.strip_prefix(MAGIC)?.trim().split_once(' ')?;
-        (of == boot()).then(|| number.parse().ok())?
+        (of == boot).then(|| number.parse().ok())?
     };
     read_text(file, MAX_BYTES).ok().and_then(parse).unwrap_or_default()
 }
 
-/// Which boot this is, as far as the kernel tells.
-fn boot() -> String {
-    let id = fs::read_to_string(BOOT).unwrap_or_default();
-    let id = id.trim();
-    if id.is_empty() { "unknown".into() } else { id.into() }
+/// Which boot this is.
+fn read_boot(from: &Path) -> io::Result<String> {
+    let id = fs::read_to_string(from)?.trim().to_owned();
+    if id.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "there is nothing in it"));
+    }
+    Ok(id)
 }
 
 #[cfg(test)]
@@ -129,6 +148,25 @@ mod tests {
     }
 
     #[test]
+    fn p12_where_no_boot_can_be_told_from_another_power_cuts_are_no_crashes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (hidden, empty) = (folder.path().join("hidden"), folder.path().join("empty"));
+        fs::write(&empty, "\n").unwrap();
+        for boot in [hidden, empty] {
+            for _ in 0..5 {
+                let start = Start::begin_in(folder.path(), &boot);
+                assert_eq!((start.number(), start.is_safe_mode()), (1, false), "{boot:?}");
+            }
+            Start::begin_in(folder.path(), &boot).was_refused();
+        }
+        assert!(!folder.path().join(NAME).exists());
+        // What was counted before ends with a start that goes well.
+        Start::begin(folder.path());
+        Start::begin_in(folder.path(), Path::new("/nowhere")).went_well();
+        assert_eq!(Start::begin(folder.path()).number(), 1);
+    }
+
+    #[test]
     fn p15_a_count_that_cannot_be_read_or_is_of_another_version_counts_for_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(NAME);
@@ -136,9 +174,10 @@ mod tests {
             fs::write(&file, text).unwrap();
             assert_eq!(Start::begin(folder.path()).number(), 1, "{text:?}");
         }
-        fs::write(&file, format!("{MAGIC} -7 {}\n", boot())).unwrap();
+        let boot = read_boot(Path::new(BOOT)).unwrap();
+        fs::write(&file, format!("{MAGIC} -7 {boot}\n")).unwrap();
         assert_eq!(Start::begin(folder.path()).number(), 1);
-        fs::write(&file, format!("{MAGIC} {} {}\n", u32::MAX, boot())).unwrap();
+        fs::write(&file, format!("{MAGIC} {} {boot}\n", u32::MAX)).unwrap();
         assert!(Start::begin(folder.path()).is_safe_mode());
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();

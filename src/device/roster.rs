@@ -73,11 +73,6 @@ impl Roster {
         BundleId(id)
     }
 
-    /// The model's name.
-    pub fn model(&self) -> Option<String> {
-        self.load_name(MODEL)
-    }
-
     /// The session at a place, if there is one.
     pub fn session(&self, entry: SessionEntry) -> Option<String> {
         self.load_name(place(entry))
@@ -144,7 +139,7 @@ mod tests {
         let id = BundleId(std::array::from_fn(|at| at as u8));
         let written = Roster::create(id, "model").unwrap();
         let read = Roster::open(duplicate(&written)).unwrap().unwrap();
-        assert_eq!((read.bundle_id(), read.model().as_deref()), (id, Some("model")));
+        assert_eq!((read.bundle_id(), read.load_name(MODEL).as_deref()), (id, Some("model")));
         let places = [0, 63].map(|place| SessionEntry::new(place).unwrap());
         let longest = "x".repeat(MAX_NAME_LEN);
         for (place, name) in places.into_iter().zip(["rear", &longest]) {

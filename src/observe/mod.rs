@@ -25,7 +25,7 @@ pub use errors::{reason, refusal, status};
 pub use history::Told;
 pub use http::serve as serve_http;
 pub use hub::{Batch, Hub, Watcher};
-pub use log::{LogCounters, LogGuard, log_counters, log_to, log_to_stderr};
+pub use log::{FilterError, LogCounters, LogGuard, log_counters, log_to, log_to_stderr};
 pub use metrics::{Call, Rpc};
 pub use view::View;
 pub use wall::Stamp;

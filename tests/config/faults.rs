@@ -204,6 +204,18 @@ fn c4_values_of_another_type_are_refused_and_say_what_is_expected() {
 }
 
 #[test]
+fn c4_more_models_than_a_daemon_can_serve_are_refused() {
+    let models = |count: usize| {
+        let model = |i| format!("{{bundle: /{i}, pool_bytes: 4KiB}}");
+        format!("models: [{}]\n", (0..count).map(model).collect::<Vec<_>>().join(", "))
+    };
+    assert_eq!(parse(&models(64)).unwrap().models.len(), 64);
+    let found = only(&models(65));
+    assert_eq!((found.key.as_str(), found.place), ("models", at(1, 9)));
+    assert_eq!(found.what, "has 65 entries; give at most 64");
+}
+
+#[test]
 fn c5_contradictions_are_refused() {
     for (text, key, told) in [
         ("listen: {control: /s, attach: /s}", "listen.attach", "same path as listen.control"),

@@ -15,9 +15,11 @@ use journal::{Entries, Journal};
 use queue::{Queue, Writer};
 use std::{io, sync::Arc};
 use text::{Text, Time};
+use thiserror::Error;
 use tracing::dispatcher;
 use tracing_subscriber::{
-    Layer, Registry, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Layer, Registry, filter::ParseError, fmt, layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 /// Writes what is queued when it is dropped, as far as that can be done within a second.
@@ -36,13 +38,16 @@ pub struct LogCounters {
     pub lines_suppressed: u64,
 }
 
+/// A filter is none.
+#[derive(Debug, Error)]
+#[error("log.filter: {0}; use a level such as `info`")]
+pub struct FilterError(#[from] ParseError);
+
 impl LogGuard {
-    /// Logs by another filter from now on. One that is none changes nothing; the configuration has
-    /// checked it.
-    pub fn set_filter(&self, filter: &str) {
-        if let Ok(levels) = filter.parse() {
-            self.gate.set_levels(levels);
-        }
+    /// Logs by another filter from now on. One that is none changes nothing.
+    pub fn set_filter(&self, filter: &str) -> Result<(), FilterError> {
+        self.gate.set_levels(filter.parse()?);
+        Ok(())
     }
 }
 

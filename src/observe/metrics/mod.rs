@@ -47,6 +47,7 @@ pub(super) struct Metrics {
     rpc: Arc<Rpc>,
     /// What the daemon said last that it does.
     state: AtomicI32,
+    process: process::Source,
 }
 
 /// What nobody but the places themselves know, at the moment of a scrape.
@@ -68,6 +69,7 @@ impl Metrics {
             counts: Arc::default(),
             rpc: Arc::default(),
             state: AtomicI32::new(DaemonState::Unspecified.into()),
+            process: process::Source::open(&Path::new(PROC).join("self"), Path::new(PROC)),
         }
     }
 
@@ -113,8 +115,7 @@ impl Metrics {
         registry.register_collector(Box::new(self.rpc.clone()));
         registry.register_collector(Box::new(storage::Storages(storage)));
         registry.register_collector(Box::new(models::Models(models.collect())));
-        let own = process::Process::read(&Path::new(PROC).join("self"), Path::new(PROC));
-        let processes = registry_of_process(own);
+        let processes = registry_of_process(self.process.read());
         format.text(|text| {
             encode_registry(text, &registry)?;
             encode(text, &processes)

@@ -4,7 +4,7 @@ DESCRIPTION = "A resident daemon that owns the memory in which a model's weights
                that make, check and operate its bundles."
 SECTION = "base"
 LICENSE = "Apache-2.0"
-LIC_FILES_CHKSUM = "file://LICENSE;md5="
+LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 
 # Where the sources are and which of them, to be set by whoever uses this layer.
 SYNCHROMESH_GIT ?= "git:///srv/git/synchromesh.git;protocol=file;branch=main"
