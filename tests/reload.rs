@@ -15,7 +15,7 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 use synchromesh::{
     client::{AttachError, Attachment},
@@ -176,7 +176,7 @@ fn switching(drain_timeout_ms: u32) -> Option<(Daemon, HeldThread, std::process:
     let held = HeldThread::hold(&daemon, "read-0");
     let mut switching = program();
     switching.args(["switch", "parking", "--control"]).arg(daemon.control());
-    let switching = switching.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let switching = switching.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     runtime().block_on(async {
         let mut client = daemon.connect().await;
         loop {
@@ -207,7 +207,10 @@ fn p7_a_switch_that_does_not_end_in_time_is_given_up() {
     let Some((mut daemon, held, switching)) = switching(100) else { return };
     signal(&daemon, Signal::TERM);
     assert!(daemon.wait_for("they are given up"), "{:?}", daemon.log());
-    assert!(!switching.wait_with_output().unwrap().status.success());
+    let output = switching.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(told.contains("the daemon went away before it answered"), "{told}");
     // A process is not gone before those who hold its threads have let them go.
     held.let_go();
     assert!(daemon.ends(), "{:?}", daemon.log());

@@ -45,6 +45,10 @@ pub(super) fn refused(status: &Status) -> String {
     match reason {
         // Our own end of the transport gave up; the daemon would have given a reason.
         "" if status.code() == Code::Cancelled => "no answer from the daemon in time".into(),
+        // So are errors of the connection told, which is not the daemon's doing.
+        "" if status.code() == Code::Unknown => {
+            format!("the daemon went away before it answered ({})", status.message())
+        }
         "" => format!("{} ({:?})", status.message(), status.code()),
         _ => format!("{} ({:?}, {reason})", status.message(), status.code()),
     }
