@@ -75,16 +75,21 @@ pub(super) struct RawModel {
 section! {
     /// Where clients connect.
     RawListen {
-        /// Unix socket of the gRPC services: absolute, at most 107 bytes.
+        /// Unix socket of the gRPC services: absolute, at most 107 bytes. Under the shipped units, the
+        /// path is that of synchromesh-control.socket (ListenStream=), and this one means nothing.
         control: SocketPath = SocketPath("/run/synchromesh/control.sock".into()),
         /// Unix socket of the data plane, where clients get their view of the pool: absolute, at
-        /// most 107 bytes.
+        /// most 107 bytes. Under the shipped units, the path is that of synchromesh-attach.socket
+        /// (ListenSequentialPacket=), and this one means nothing.
         attach: SocketPath = SocketPath("/run/synchromesh/attach.sock".into()),
         /// gRPC over TCP, on loopback addresses only, such as 127.0.0.1:7420. Every local user can
-        /// connect there. Default: none.
+        /// connect there. The shipped unit allows it with the drop-in network.conf only. Default:
+        /// none.
         tcp: Option<LoopbackAddress> = None,
         /// HTTP for metrics (/metrics, OpenMetrics) and the status page, read-only, on loopback
-        /// addresses only, such as 127.0.0.1:9464. Every local user can look. Default: none.
+        /// addresses only, such as 127.0.0.1:9464. Every local user can look. Under the shipped
+        /// units, the address is that of synchromesh-metrics.socket, and this one means nothing: they
+        /// are served without it, until that unit is masked and the daemon restarted. Default: none.
         metrics: Option<LoopbackAddress> = None,
         /// Whether the gRPC services describe themselves to tools such as grpcurl.
         reflection: bool = true,

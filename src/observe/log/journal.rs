@@ -32,7 +32,8 @@ const _: () = assert!(
     "an entry fits into a socket's buffer of the usual size"
 );
 
-/// What entries of each kind of event are found by: `journalctl MESSAGE_ID=…`.
+/// What entries of events are found by: `journalctl MESSAGE_ID=…`. What happens to the daemon as a
+/// whole has lines of its own, and is not among them.
 const MESSAGE_IDS: [(&str, &str); 13] = [
     ("lost", "c256a0c02dbb44b499480deab081ba7a"),
     ("switched", "7a7bed0446db404981b3f4e95753b885"),
@@ -168,7 +169,7 @@ impl Visit for Entry {
 mod tests {
     use super::{super::gate::Gate, super::queue::Writer, *};
     use crate::{
-        observe::{lines, log::gate::Admission},
+        observe::{KINDS, lines, log::gate::Admission},
         proto::{self, event::Kind},
     };
     use std::{collections::HashMap, sync::Arc};
@@ -251,6 +252,42 @@ mod tests {
             assert_eq!(entry.get(name).map(String::as_str), Some(value), "{name}: {entry:?}");
         }
         assert!(entry["CODE_LINE"].parse::<u32>().is_ok());
+    }
+
+    #[test]
+    fn each_kind_that_has_a_line_has_an_id_and_is_documented_with_it() {
+        let elsewhere = ["daemon_changed", "config_reloaded"];
+        let mut kinds: Vec<_> =
+            KINDS.into_iter().filter(|kind| !elsewhere.contains(kind)).collect();
+        // A preparation that was not done.
+        kinds.push("not_prepared");
+        kinds.sort_unstable();
+        let mut named = MESSAGE_IDS.map(|(kind, _)| kind);
+        named.sort_unstable();
+        assert_eq!(named[..], kinds);
+        let document = include_str!("../../../docs/events.md");
+        let rows =
+            document.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix("` |"));
+        let told: Vec<_> = rows.filter_map(|row| row.split_once("` | `")).collect();
+        assert_eq!(told, MESSAGE_IDS);
+        for kind in elsewhere {
+            assert!(document.contains(&format!("`{kind}`")), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_the_daemon_says_itself_is_no_line_of_an_event() {
+        let kinds = [
+            Kind::DaemonChanged(proto::DaemonChanged::default()),
+            Kind::ConfigReloaded(proto::ConfigReloaded::default()),
+        ];
+        for kind in kinds {
+            let event = proto::Event { kind: Some(kind), ..Default::default() };
+            assert!(logged(|| lines::log(&event)).is_empty(), "{event:?}");
+        }
+        let kind = Some(Kind::Lost(proto::EventsLost { count: 3 }));
+        let entries = logged(|| lines::log(&proto::Event { kind, ..Default::default() }));
+        assert_eq!(entries[0]["MESSAGE_ID"], "c256a0c02dbb44b499480deab081ba7a");
     }
 
     #[test]
