@@ -4,6 +4,7 @@
 use super::{
     error::{Place, Problem},
     raw::{RawConfig, RawModel},
+    source::Inspect,
     tree::{Node, Value},
     trust::untrusted,
 };
@@ -56,6 +57,19 @@ impl<'a> Relations<'a> {
             let unread = |error| Some(format!("cannot read {}: {error}", path.display()));
             if let Some(what) = untrusted(path).unwrap_or_else(unread) {
                 self.wrong(&format!("{key}.bundle"), what);
+            }
+        }
+    }
+
+    /// Looks into bundles that nothing is wrong with so far.
+    pub(super) fn bundles(&mut self, inspect: Inspect<'_>) {
+        for (key, model) in self.entries() {
+            let bundle = format!("{key}.bundle");
+            if self.problems.iter().any(|problem| problem.key == bundle) {
+                continue;
+            }
+            for (name, what) in inspect(&model.clone().into()) {
+                self.wrong(&format!("{key}.{name}"), what);
             }
         }
     }

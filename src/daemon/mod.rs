@@ -4,6 +4,7 @@
 //! All of control, attach and engine share one thread; reading, verifying and HTTP have their own.
 
 mod aside;
+mod inspect;
 mod listeners;
 mod models;
 mod reload;
@@ -47,6 +48,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub use inspect::Inspector;
 pub use listeners::PassedError;
 pub use reload::Reread;
 pub use socket::SocketError;
@@ -94,6 +96,20 @@ pub enum DaemonError {
     /// The system refuses what every program needs.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+}
+
+impl DaemonError {
+    /// Whether only another configuration helps: the same one fails again, whenever it is tried.
+    pub fn is_misconfiguration(&self) -> bool {
+        use EngineError::{BadName, UnknownTask};
+        match self {
+            Self::SameModel(_) | Self::Load(LoadError::PoolTooSmall { .. }) => true,
+            Self::InitialTask { source, .. } => {
+                matches!(source, UnknownTask { .. } | BadName { .. })
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Serves until SIGTERM or SIGINT, then finishes what runs. At SIGHUP the configuration is read again.

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod commands;
 mod documents;
 mod faults;
