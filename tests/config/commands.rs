@@ -6,6 +6,10 @@ use super::{
 };
 use std::{
     fs,
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::Path,
     process::{Command, Output},
 };
@@ -140,6 +144,38 @@ fn what_only_another_configuration_mends_ends_serve_with_the_code_of_a_wrong_con
             assert!(said.contains(told), "{told}: {said}");
         }
     }
+}
+
+#[test]
+fn c6_folders_of_other_users_are_refused_unless_root_looks() {
+    const NOBODY: u32 = 65_534;
+    const OTHER: u32 = 12_345;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can give folders away");
+        return;
+    }
+    let (folder, shown) = files();
+    Fixture::small().write(&folder.path().join("m.mesh"));
+    let copy = folder.path().join("synchromesh");
+    fs::copy(env!("CARGO_BIN_EXE_synchromesh"), &copy).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let state = folder.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let set = format!("state_dir={shown}/state");
+    let checks = |uid: u32| {
+        let mut check = Command::new(&copy);
+        check.args(["config", "check", "--set", &set]).arg(folder.path().join("c.yaml"));
+        String::from_utf8(check.uid(uid).output().unwrap().stderr).unwrap()
+    };
+    for owner in [0, NOBODY] {
+        chown(&state, Some(owner), None).unwrap();
+        assert_eq!((checks(0), checks(NOBODY)), Default::default(), "{owner}");
+    }
+    chown(&state, Some(OTHER), None).unwrap();
+    assert_eq!(checks(0), "", "it may be the daemon's user");
+    let what = "belongs to another user: chown it to the daemon's";
+    let expected = format!("error: --set {set}: state_dir: {shown}/state {what}\n");
+    assert_eq!(checks(NOBODY), expected);
 }
 
 #[test]
