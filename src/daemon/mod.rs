@@ -169,6 +169,7 @@ async fn serve_all(
     }
 
     let gates = Gates::new(&config);
+    let at = listeners.addresses();
     let Open { server, attach, claims: _claims } =
         open(&config, &gates, &engine, clock, observed, listeners).await?;
     let (last, last_learnt) = oneshot::channel();
@@ -177,8 +178,8 @@ async fn serve_all(
     let remarks = watch::Sender::new(Remarks { mode, reload: None });
     let serving = watchdog::check(&engine).await.map_err(DaemonError::SelfCheck)?;
     server.set_serving(true).await;
-    let listen = &config.listen;
-    tracing::info!(control = %listen.control.display(), attach = %listen.attach.display(), "ready");
+    let metrics = at.metrics.map(tracing::field::display);
+    tracing::info!(control = %at.control, attach = %at.attach, metrics, "ready");
     hub.tell(changed(DaemonState::Serving, mode));
     let line = status::line(&serving, &remarks.borrow());
     notifier.tell(&[NotifyState::Ready, NotifyState::Status(&line)]).await;
