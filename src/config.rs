@@ -26,7 +26,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 pub use error::{ConfigError, Place, Problem};
 pub use overrides::is_override;
 pub use schema::schema;
-pub use source::Source;
+pub use source::{Inspect, Source};
 pub use value::MAX_SOCKET_PATH;
 
 /// A valid configuration.

@@ -19,7 +19,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::{
         fd::OwnedFd,
-        unix::{net::UnixDatagram, process::CommandExt as _},
+        unix::{fs::symlink, net::UnixDatagram, process::CommandExt as _},
     },
     path::Path,
     process::Command,
@@ -105,6 +105,56 @@ fn sockets_of_systemd_are_served_by_their_names_and_stay_when_the_daemon_goes() 
         assert!(control.exists());
     });
     drop(fixture);
+}
+
+#[test]
+fn where_systemd_listens_is_told_and_keys_that_say_something_else_are_warned_of() {
+    let (folder, _, _bundle) = bundle();
+    let sockets = tempfile::tempdir().unwrap();
+    let (elsewhere, metrics) =
+        (sockets.path().join("c"), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (address, metrics) = (metrics.local_addr().unwrap(), OwnedFd::from(metrics));
+    let control = socket(&elsewhere, SocketType::STREAM);
+    let run = |metrics_key: &str, agree: bool| {
+        let place = place(folder.path());
+        let config = place.path().join("synchromesh.yaml");
+        let text = fs::read_to_string(&config).unwrap();
+        let mut text = text.replace("listen: {", &format!("listen: {{{metrics_key}"));
+        let attach = place.path().join("attach.sock");
+        let named = place.path().join("control.sock");
+        if agree {
+            // By another way to the same place.
+            symlink(sockets.path(), place.path().join("link")).unwrap();
+            let same = place.path().join("link/c").display().to_string();
+            text = text.replace(named.to_str().unwrap(), &same);
+        }
+        fs::write(config, text).unwrap();
+        let attach_fd = socket(&attach, SocketType::SEQPACKET);
+        let passed = [("control", &control), ("attach", &attach_fd), ("metrics", &metrics)];
+        let mut daemon = Daemon::spawn_by(passing(&passed), place);
+        let ready = format!(
+            "ready control={} attach={} metrics={address}",
+            elsewhere.display(),
+            attach.display()
+        );
+        assert!(daemon.wait_for(&ready), "{ready}: {:?}", daemon.log());
+        let log = daemon.log();
+        let warned = log.into_iter().filter(|line| line.contains("is not heeded"));
+        (warned.collect::<Vec<_>>(), named)
+    };
+    assert_eq!(run("", true).0, [""; 0], "no key says anything else");
+    assert_eq!(run(&format!("metrics: '{address}', "), true).0, [""; 0], "the same address");
+
+    let (warned, named) = run("metrics: '127.0.0.1:1', ", false);
+    assert_eq!(warned.len(), 2, "attach is where it should be: {warned:?}");
+    let both = [
+        ("control", named.display().to_string(), elsewhere.display().to_string()),
+        ("metrics", "127.0.0.1:1".into(), address.to_string()),
+    ];
+    for (line, (key, configured, served)) in warned.iter().zip(both) {
+        let told = format!("key=\"listen.{key}\" configured={configured} served={served}");
+        assert!(line.contains("WARN") && line.contains(&told), "{line}");
+    }
 }
 
 #[test]

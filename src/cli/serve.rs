@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     config::{ConfigError, Place, Problem, Source, schema},
-    daemon, observe,
+    daemon::{self, Inspector},
+    observe,
 };
 use clap::Args;
 use rustix::process::{Signal, getpid, kill_process};
@@ -73,7 +74,9 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     if args.stop_with_stdin {
         stop_with_stdin().map_err(Failure::failed)?;
     }
-    daemon::serve(config, Arc::new(read), &log).map_err(Failure::failed)
+    daemon::serve(config, Arc::new(read), &log).map_err(|error| {
+        if error.is_misconfiguration() { Failure::usage(error) } else { Failure::failed(error) }
+    })
 }
 
 /// A panic anywhere ends the process: the service manager starts a whole one, and clients keep
@@ -134,9 +137,11 @@ impl From<Problem> for Found {
     }
 }
 
-/// Says whether a configuration can be used.
+/// Says whether a configuration can be used, with the bundles that it names.
 pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let checked = args.settings.source(&args.file).load();
+    let mut bundles = Inspector::default();
+    let source = args.settings.source(&args.file);
+    let checked = source.load_inspected(&mut |model| bundles.inspect(model));
     if args.output.json {
         let problems = match &checked {
             Ok(_) => Vec::new(),

@@ -58,7 +58,7 @@ section! {
 }
 
 /// A model.
-#[derive(Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawModel {
     /// The bundle, made by `synchromesh compile`. Absolute, no symbolic link, not world-writable.

@@ -4,9 +4,11 @@
 use super::{
     error::{Place, Problem},
     raw::{RawConfig, RawModel},
+    source::Inspect,
     tree::{Node, Value},
-    trust::untrusted,
+    trust::{untrusted, untrusted_folder},
 };
+use crate::files::folder;
 use rustix::system::sysinfo;
 use std::collections::HashSet;
 
@@ -49,13 +51,38 @@ impl<'a> Relations<'a> {
         self.models();
     }
 
-    /// Looks at the files that keys name.
+    /// Looks at the files and folders that keys name.
     pub(super) fn files(&mut self) {
         for (key, RawModel { bundle, .. }) in self.entries() {
             let path = &bundle.0;
             let unread = |error| Some(format!("cannot read {}: {error}", path.display()));
             if let Some(what) = untrusted(path).unwrap_or_else(unread) {
                 self.wrong(&format!("{key}.bundle"), what);
+            }
+        }
+        let RawConfig { state_dir, listen, .. } = self.raw;
+        for (key, folder) in [
+            ("state_dir", state_dir.0.as_path()),
+            ("listen.control", folder(&listen.control.0)),
+            ("listen.attach", folder(&listen.attach.0)),
+        ] {
+            if !self.is_bad(key)
+                && let Some(what) = untrusted_folder(folder)
+            {
+                self.wrong(key, what);
+            }
+        }
+    }
+
+    /// Looks into bundles that nothing is wrong with so far.
+    pub(super) fn bundles(&mut self, inspect: Inspect<'_>) {
+        for (key, model) in self.entries() {
+            let bundle = format!("{key}.bundle");
+            if self.problems.iter().any(|problem| problem.key == bundle) {
+                continue;
+            }
+            for (name, what) in inspect(&model.clone().into()) {
+                self.wrong(&format!("{key}.{name}"), what);
             }
         }
     }
@@ -104,14 +131,16 @@ impl<'a> Relations<'a> {
 
     /// Which of two keys is to be told of, and the other one; nothing if either is bad itself.
     fn stated<'k>(&self, one: &'k str, other: &'k str) -> Option<(&'k str, &'k str)> {
-        let bad = |key: &str| {
-            let section = key.split('.').next().unwrap_or_default();
-            [section, key].iter().any(|key| self.tree.find(key).is_some_and(|node| node.bad))
-        };
-        if bad(one) || bad(other) {
+        if self.is_bad(one) || self.is_bad(other) {
             return None;
         }
         Some(if self.tree.find(one).is_some() { (one, other) } else { (other, one) })
+    }
+
+    /// Whether what is written of a key, or of its section, cannot be used.
+    fn is_bad(&self, key: &str) -> bool {
+        let section = key.split('.').next().unwrap_or_default();
+        [section, key].iter().any(|key| self.tree.find(key).is_some_and(|node| node.bad))
     }
 
     fn wrong(&mut self, key: &str, what: String) {

@@ -2,7 +2,7 @@
 //! again when the file has changed.
 
 use super::{
-    Config,
+    Config, ModelConfig,
     check::check,
     error::{ConfigError, Place, Problem},
     overrides::Override,
@@ -23,6 +23,9 @@ use std::{
 const MAX_FILE_BYTES: usize = 1 << 20;
 /// Most problems that are told of.
 const MAX_PROBLEMS: usize = 1000;
+
+/// Looks into a model's bundle, and says which of the model's keys are wrong by that, and how.
+pub type Inspect<'a> = &'a mut dyn FnMut(&ModelConfig) -> Vec<(&'static str, String)>;
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -59,10 +62,16 @@ impl Source {
 
     /// Reads the file and checks everything, also the files that it names.
     pub fn load(&self) -> Result<Config, ConfigError> {
+        self.load_inspected(&mut |_| Vec::new())
+    }
+
+    /// The same, and what `inspect` finds wrong counts, too. It sees the models whose files may be
+    /// relied on.
+    pub fn load_inspected(&self, inspect: Inspect<'_>) -> Result<Config, ConfigError> {
         let invalid = |problems| ConfigError::Invalid { path: self.path.clone(), problems };
         let text = self.text()?.map_err(|problem| invalid(vec![problem]))?;
         let overrides = self.variables.iter().chain(&self.arguments);
-        resolve(&text, overrides, true).map_err(invalid)
+        resolve(&text, overrides, Some(inspect)).map_err(invalid)
     }
 
     /// The file's text, or what makes it none.
@@ -88,7 +97,7 @@ impl Source {
 impl Config {
     /// Checks a configuration's text; `path` is for messages. No file is touched.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        resolve(text, [], false)
+        resolve(text, [], None)
             .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }
 }
@@ -102,11 +111,12 @@ fn not_text(error: &std::str::Utf8Error, bytes: &[u8]) -> Problem {
     Problem { place: Place::At { line, column }, key: String::new(), what }
 }
 
-/// What a text and overrides say together, or all that is wrong with it.
+/// What a text and overrides say together, or all that is wrong with it. Files are looked at if there
+/// is something to look into bundles with.
 fn resolve<'a>(
     text: &str,
     overrides: impl IntoIterator<Item = &'a Override>,
-    files: bool,
+    files: Option<Inspect<'_>>,
 ) -> Result<Config, Vec<Problem>> {
     let whole = |what: String| vec![Problem { place: Place::File, key: String::new(), what }];
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -124,8 +134,9 @@ fn resolve<'a>(
         Ok(raw) => {
             let mut relations = Relations::of(&raw, &tree, &mut problems);
             relations.keys();
-            if files {
+            if let Some(inspect) = files {
                 relations.files();
+                relations.bundles(inspect);
             }
             if problems.is_empty() {
                 return Ok(raw.into());

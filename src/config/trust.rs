@@ -1,11 +1,11 @@
-//! Which files may be relied on, and reading one that somebody may be writing.
+//! Which files and folders may be relied on, and reading one that somebody may be writing.
 
 use crate::files::folder;
 use std::{
     fs::{self, File, Metadata},
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Says why a file may not be relied on: somebody else could exchange it.
@@ -25,16 +25,37 @@ pub(super) fn untrusted(path: &Path) -> io::Result<Option<String>> {
     if meta.mode() & 0o002 != 0 {
         return Ok(Some(format!("{shown} is writable by everybody: chmod o-w")));
     }
-    // Both as the path is written and as it leads there: folders may be symbolic links.
-    let (written, real) = (folder(path), folder(path).canonicalize()?);
-    for above in written.ancestors().filter(|above| *above != Path::new("")).chain(real.ancestors())
-    {
+    Ok(open_to_all(folder(path))?.map(|above| {
+        let above = above.display();
+        format!("{above}, a folder of {shown}, is writable by everybody: chmod o-w")
+    }))
+}
+
+/// Says why a folder may not be relied on: somebody else could put there, or take away, what is the
+/// daemon's. One that is not there harms nobody, and one that cannot be looked at is of no use to
+/// the daemon either; who wants to use it says so.
+pub(super) fn untrusted_folder(path: &Path) -> Option<String> {
+    let meta = fs::metadata(path).ok().filter(Metadata::is_dir)?;
+    let shown = path.display();
+    // Root looks on behalf of the daemon, whose folder it may be.
+    let own = rustix::process::geteuid();
+    if !own.is_root() && meta.uid() != 0 && meta.uid() != own.as_raw() {
+        return Some(format!("{shown} belongs to another user: chown it to the daemon's"));
+    }
+    let above = open_to_all(path).ok()??;
+    let of = if above == path { String::new() } else { format!(", a folder of {shown},") };
+    Some(format!("{}{of} is writable by everybody: chmod o-w", above.display()))
+}
+
+/// Which of a folder and those above it everybody can exchange things in. The path counts both as it
+/// is written and as it leads there: folders may be symbolic links.
+fn open_to_all(folder: &Path) -> io::Result<Option<PathBuf>> {
+    let real = folder.canonicalize()?;
+    let written = folder.ancestors().filter(|above| *above != Path::new(""));
+    for above in written.chain(real.ancestors()) {
         let mode = fs::metadata(above)?.mode();
         if mode & 0o002 != 0 && mode & 0o1000 == 0 {
-            let above = above.display();
-            return Ok(Some(format!(
-                "{above}, a folder of {shown}, is writable by everybody: chmod o-w"
-            )));
+            return Ok(Some(above.to_owned()));
         }
     }
     Ok(None)

@@ -9,7 +9,7 @@ use super::{
     socket::{SocketError, SocketPath},
     systemd::Passed,
 };
-use crate::{attach, config::Listen, control, control::ServerError};
+use crate::{attach, config::Listen, control, control::ServerError, files::is_same_file};
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
@@ -19,12 +19,14 @@ use rustix::{
     },
 };
 use std::{
-    net::TcpListener,
+    ffi::OsStr,
+    fmt,
+    net::{SocketAddr, TcpListener},
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::{ffi::OsStrExt as _, net::UnixListener},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 use thiserror::Error;
 
@@ -120,6 +122,7 @@ impl Listeners {
             Some(fd) => {
                 check(CONTROL, &fd, SocketType::STREAM, &[AddressFamily::UNIX])?;
                 claims.extend(guard(&fd)?);
+                compare("listen.control", &listen.control, &fd);
                 fd.into()
             }
             None => {
@@ -131,6 +134,7 @@ impl Listeners {
             Some(fd) => {
                 check(ATTACH, &fd, SocketType::SEQPACKET, &[AddressFamily::UNIX])?;
                 claims.extend(guard(&fd)?);
+                compare("listen.attach", &listen.attach, &fd);
                 fd
             }
             None => {
@@ -141,9 +145,13 @@ impl Listeners {
             }
         };
         let metrics = match (metrics, listen.metrics) {
-            (Some(fd), _) => {
+            (Some(fd), configured) => {
                 let internet = [AddressFamily::INET, AddressFamily::INET6];
                 check(METRICS, &fd, SocketType::STREAM, &internet)?;
+                let served = Address::of(&fd);
+                if let Some(configured) = configured.filter(|&other| !served.is_at(other)) {
+                    tell_unheeded("listen.metrics", &configured, &served);
+                }
                 Some(fd.into())
             }
             (None, Some(address)) => {
@@ -154,6 +162,80 @@ impl Listeners {
         };
         Ok(Self { control, attach, metrics, claims })
     }
+
+    /// Where they listen.
+    pub(super) fn addresses(&self) -> Addresses {
+        Addresses {
+            control: Address::of(&self.control),
+            attach: Address::of(&self.attach),
+            metrics: self.metrics.as_ref().map(Address::of),
+        }
+    }
+}
+
+/// Where the daemon listens, whoever has opened the sockets.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    pub(super) control: Address,
+    pub(super) attach: Address,
+    pub(super) metrics: Option<Address>,
+}
+
+/// Where a socket listens.
+#[derive(Debug)]
+pub(super) enum Address {
+    Path(PathBuf),
+    /// A name that is in no folder.
+    Abstract(Vec<u8>),
+    Internet(SocketAddr),
+    Unknown,
+}
+
+impl Address {
+    fn of(socket: impl AsFd) -> Self {
+        let Ok(any) = getsockname(socket) else { return Self::Unknown };
+        if let Ok(address) = SocketAddr::try_from(any.clone()) {
+            return Self::Internet(address);
+        }
+        let Ok(address) = SocketAddrUnix::try_from(any) else { return Self::Unknown };
+        match (address.path_bytes(), address.abstract_name()) {
+            (Some(path), _) => Self::Path(OsStr::from_bytes(path).into()),
+            (None, Some(name)) => Self::Abstract(name.to_vec()),
+            (None, None) => Self::Unknown,
+        }
+    }
+
+    fn is_path(&self, other: &Path) -> bool {
+        matches!(self, Self::Path(path) if path == other || is_same_file(path, other))
+    }
+
+    fn is_at(&self, other: SocketAddr) -> bool {
+        matches!(self, Self::Internet(address) if *address == other)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Abstract(name) => write!(f, "@{}", String::from_utf8_lossy(name)),
+            Self::Internet(address) => address.fmt(f),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+/// Tells of a path that is not heeded, as systemd listens elsewhere.
+fn compare(key: &str, configured: &Path, passed: &OwnedFd) {
+    let served = Address::of(passed);
+    if !served.is_path(configured) {
+        tell_unheeded(key, &configured.display(), &served);
+    }
+}
+
+fn tell_unheeded(key: &str, configured: &dyn fmt::Display, served: &Address) {
+    let what = "the key is not heeded: systemd has opened the socket, where its socket unit says";
+    tracing::warn!(key, %configured, %served, "{what}");
 }
 
 /// Checks that a socket is of the kind that its name stands for.
@@ -178,10 +260,8 @@ fn check(
 
 /// Keeps others from a socket of systemd, as far as its folder allows that.
 fn guard(fd: &OwnedFd) -> Result<Option<SocketPath>, SocketError> {
-    let address = getsockname(fd.as_fd()).ok().and_then(|any| SocketAddrUnix::try_from(any).ok());
-    let path = address.as_ref().and_then(SocketAddrUnix::path_bytes);
-    match path.map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path))) {
-        Some(path) => SocketPath::guard(&path),
-        None => Ok(None),
+    match Address::of(fd) {
+        Address::Path(path) => SocketPath::guard(&path),
+        _ => Ok(None),
     }
 }

@@ -4,6 +4,7 @@
 //! All of control, attach and engine share one thread; reading, verifying and HTTP have their own.
 
 mod aside;
+mod inspect;
 mod listeners;
 mod models;
 mod reload;
@@ -47,6 +48,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub use inspect::Inspector;
 pub use listeners::PassedError;
 pub use reload::Reread;
 pub use socket::SocketError;
@@ -94,6 +96,20 @@ pub enum DaemonError {
     /// The system refuses what every program needs.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+}
+
+impl DaemonError {
+    /// Whether only another configuration helps: the same one fails again, whenever it is tried.
+    pub fn is_misconfiguration(&self) -> bool {
+        use EngineError::{BadName, UnknownTask};
+        match self {
+            Self::SameModel(_) | Self::Load(LoadError::PoolTooSmall { .. }) => true,
+            Self::InitialTask { source, .. } => {
+                matches!(source, UnknownTask { .. } | BadName { .. })
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Serves until SIGTERM or SIGINT, then finishes what runs. At SIGHUP the configuration is read again.
@@ -153,6 +169,7 @@ async fn serve_all(
     }
 
     let gates = Gates::new(&config);
+    let at = listeners.addresses();
     let Open { server, attach, claims: _claims } =
         open(&config, &gates, &engine, clock, observed, listeners).await?;
     let (last, last_learnt) = oneshot::channel();
@@ -161,8 +178,8 @@ async fn serve_all(
     let remarks = watch::Sender::new(Remarks { mode, reload: None });
     let serving = watchdog::check(&engine).await.map_err(DaemonError::SelfCheck)?;
     server.set_serving(true).await;
-    let listen = &config.listen;
-    tracing::info!(control = %listen.control.display(), attach = %listen.attach.display(), "ready");
+    let metrics = at.metrics.map(tracing::field::display);
+    tracing::info!(control = %at.control, attach = %at.attach, metrics, "ready");
     hub.tell(changed(DaemonState::Serving, mode));
     let line = status::line(&serving, &remarks.borrow());
     notifier.tell(&[NotifyState::Ready, NotifyState::Status(&line)]).await;

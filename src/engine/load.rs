@@ -83,6 +83,26 @@ pub enum LoadError {
     },
 }
 
+impl ModelSpec {
+    /// How the bundle's pool is laid out, if it can hold each of its tasks.
+    pub fn layout(&self, bundle: &Bundle) -> Result<PoolLayout, LoadError> {
+        let block_bytes = bundle.block().bytes();
+        let slots = (self.pool_bytes / block_bytes).min(bundle.len() as u64) as u32;
+        for task in bundle.task_indices().map(|task| bundle.task(task)) {
+            if task.blocks > u64::from(slots) {
+                return Err(LoadError::PoolTooSmall {
+                    path: self.bundle.clone(),
+                    task: task.name.clone(),
+                    needed_bytes: task.blocks * block_bytes,
+                    pool_bytes: self.pool_bytes,
+                });
+            }
+        }
+        let layout = PoolLayout::new(bundle.base().bytes(), block_bytes, slots);
+        Ok(layout.ok_or(MemoryError::TOO_LARGE)?)
+    }
+}
+
 impl Model {
     /// Opens a bundle, allocates its pool, and reads and verifies its base.
     pub fn load(spec: &ModelSpec) -> Result<Self, LoadError> {
@@ -106,7 +126,7 @@ impl Model {
                 "the file system does not honour O_DIRECT: blocks are read through the page cache"
             );
         }
-        let layout = layout(&bundle, spec)?;
+        let layout = spec.layout(&bundle)?;
         let left = adopt::find(left, bundle.id());
         let (pool, windows) = Pool::create(layout, spec.lock_memory, |region| {
             if left.is_some_and(|left| copy_base(&bundle, left, region)) {
@@ -129,23 +149,6 @@ fn more_descriptors(error: &io::Error) -> String {
 fn same_file(one: &File, other: &File) -> io::Result<bool> {
     let (one, other) = (one.metadata()?, other.metadata()?);
     Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
-}
-
-fn layout(bundle: &Bundle, spec: &ModelSpec) -> Result<PoolLayout, LoadError> {
-    let block_bytes = bundle.block().bytes();
-    let slots = (spec.pool_bytes / block_bytes).min(bundle.len() as u64) as u32;
-    for task in bundle.task_indices().map(|task| bundle.task(task)) {
-        if task.blocks > u64::from(slots) {
-            return Err(LoadError::PoolTooSmall {
-                path: spec.bundle.clone(),
-                task: task.name.clone(),
-                needed_bytes: task.blocks * block_bytes,
-                pool_bytes: spec.pool_bytes,
-            });
-        }
-    }
-    let layout = PoolLayout::new(bundle.base().bytes(), block_bytes, slots);
-    Ok(layout.ok_or(MemoryError::TOO_LARGE)?)
 }
 
 /// Reads the base region as it lies in the file, and verifies each tensor.

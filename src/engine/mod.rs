@@ -43,7 +43,7 @@ pub use clock::{Clock, Monotonic};
 pub use error::{EngineError, LISTED_NAMES};
 pub use event::{Event, EventKind, SwitchEnd, TraceContext};
 pub use load::{LoadError, ModelSpec};
-pub use model::Model;
+pub use model::{Model, find_task};
 pub use picture::{Cell, CellState, Picture, Transition};
 pub use run::{EventSink, EventSource, Handle, RunError, Runtime, StorageStatus, events, run};
 pub use session::{DEFAULT_SESSION, Session};

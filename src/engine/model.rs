@@ -30,6 +30,15 @@ use std::{
 
 const SESSION_NAME: &str = "a session's name";
 
+/// The bundle's task of this name, which somebody has written.
+pub fn find_task(bundle: &Bundle, name: &str) -> Result<TaskIndex, EngineError> {
+    check_name("a task's name", name)?;
+    bundle.find_task(name).ok_or_else(|| EngineError::UnknownTask {
+        name: name.into(),
+        known: bundle.task_indices().map(|task| bundle.task(task).name.clone()).collect(),
+    })
+}
+
 /// A loaded model. One model's pool is no other's: none can starve another.
 pub struct Model {
     pub(super) file: Arc<BlockFile>,
@@ -163,11 +172,7 @@ impl Model {
 
     /// The task of this name.
     pub(super) fn find_task(&self, name: &str) -> Result<TaskIndex, EngineError> {
-        let bundle = self.bundle();
-        bundle.find_task(name).ok_or_else(|| EngineError::UnknownTask {
-            name: name.into(),
-            known: bundle.task_indices().map(|task| bundle.task(task).name.clone()).collect(),
-        })
+        find_task(self.bundle(), name)
     }
 
     pub(super) fn open_sessions(&self) -> impl Iterator<Item = &Session> {

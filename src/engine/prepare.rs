@@ -2,7 +2,7 @@
 //! loaded, and for as long as was asked; but a switch that needs their room gets it.
 
 use super::{
-    EngineError, EventKind, PrepareCommand, PrepareReport, Reply, check_name,
+    EngineError, EventKind, PrepareCommand, PrepareReport, Reply,
     model::{Context, Model},
 };
 use crate::units::TaskIndex;
@@ -53,7 +53,6 @@ impl Model {
         cx: &Context<'_>,
         command: &PrepareCommand,
     ) -> Result<TaskIndex, EngineError> {
-        check_name("a task's name", &command.task)?;
         let task = self.find_task(&command.task)?;
         if command.deadline.is_some_and(|deadline| deadline <= cx.now) {
             return Err(EngineError::DeadlineExceeded);

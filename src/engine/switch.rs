@@ -13,7 +13,6 @@
 use super::{
     EngineError, EventKind, Outcome, Reply, SwitchCommand, SwitchEnd, SwitchReport, SwitchTiming,
     answers::{Answer, SwitchResult},
-    check_name,
     loading::NoRoomNow,
     model::{Context, Model},
     pending::{Caller, Load, Pending},
@@ -47,7 +46,6 @@ impl Model {
         command: &SwitchCommand,
     ) -> Result<(SessionEntry, TaskIndex), EngineError> {
         let entry = self.find_session(&command.target.session)?;
-        check_name("a task's name", &command.task)?;
         let task = self.find_task(&command.task)?;
         if command.deadline.is_some_and(|deadline| deadline <= cx.now) {
             return Err(EngineError::DeadlineExceeded);

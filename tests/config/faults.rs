@@ -9,6 +9,7 @@ use std::{
     process::Command,
 };
 use synchromesh::config::{ConfigError, Place, Source};
+use tempfile::TempDir;
 
 #[test]
 fn c1_a_missing_file_is_named() {
@@ -340,6 +341,52 @@ fn c6_folders_further_up_and_where_links_lead_count_too() {
         mode(&open, 0o755).unwrap();
         load(&folder).unwrap();
     }
+}
+
+/// A configuration in `folder` that keeps its state in one of its folders, and its sockets in another.
+fn with_folders(folder: &TempDir, shown: &str, state: &str, sockets: &str) {
+    let text = format!(
+        "models: [{{bundle: {shown}/m.mesh, pool_bytes: 1MiB}}]\nstate_dir: {shown}/{state}\n\
+         listen:\n  control: {shown}/{sockets}/c.sock\n  attach: {shown}/{sockets}/a.sock\n"
+    );
+    fs::write(folder.path().join("c.yaml"), text).unwrap();
+}
+
+#[test]
+fn c6_folders_of_state_and_sockets_that_everybody_can_write_are_refused() {
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    let (folder, shown) = files();
+    let [state, open, inner] = ["state", "open", "open/inner"].map(|name| folder.path().join(name));
+    for path in [&state, &open, &inner] {
+        fs::create_dir(path).unwrap();
+    }
+    symlink(&inner, folder.path().join("link")).unwrap();
+    with_folders(&folder, &shown, "state", "open");
+    load(&folder).expect("folders of one's own");
+    mode(&state, 0o777).unwrap();
+    mode(&open, 0o777).unwrap();
+    let told = load(&folder).unwrap_err().to_string().replace(&shown, "F");
+    let expected = "F/c.yaml: 3 problems\n\
+        F/c.yaml:2:12: state_dir: F/state is writable by everybody: chmod o-w\n\
+        F/c.yaml:4:12: listen.control: F/open is writable by everybody: chmod o-w\n\
+        F/c.yaml:5:11: listen.attach: F/open is writable by everybody: chmod o-w";
+    assert_eq!(told, expected);
+    mode(&state, 0o1777).unwrap();
+    mode(&open, 0o1777).unwrap();
+    load(&folder).expect("sticky folders, such as /tmp");
+
+    mode(&open, 0o777).unwrap();
+    for (sockets, told) in [("open/inner", "open/inner"), ("link", "link")] {
+        with_folders(&folder, &shown, "state", sockets);
+        let found = problems_of(load(&folder));
+        assert_eq!(found.len(), 2, "{found:?}");
+        let told = format!("open, a folder of {shown}/{told}, is writable by everybody");
+        assert!(found[0].what.contains(&told), "{found:?}");
+    }
+    with_folders(&folder, &shown, "nowhere", "nowhere");
+    load(&folder).expect("folders that are not there yet");
+    with_folders(&folder, &shown, "m.mesh", "state");
+    load(&folder).expect("what is no folder is for others to tell");
 }
 
 #[test]

@@ -2,6 +2,10 @@
 //! schema and checks say the same.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects")]
+#![allow(clippy::print_stderr, reason = "what is skipped is said")]
+
+#[path = "../common/mod.rs"]
+mod common;
 
 mod commands;
 mod documents;
