@@ -71,6 +71,7 @@ fn c7_a_configuration_that_cannot_be_taken_over_changes_nothing_and_is_counted()
             "error=listen.control, models cannot change while the daemon runs",
         ),
         (more("log: {format: json}"), "error=log.format cannot change"),
+        ((0..200).fold(more(""), |text, key| format!("{text}no_such_key_{key}: 1\n")), "tells all"),
     ];
     for (count, (text, said)) in (1..).zip(cases) {
         reload(&daemon, |_| text);
@@ -85,7 +86,7 @@ fn c7_a_configuration_that_cannot_be_taken_over_changes_nothing_and_is_counted()
     }
     fs::remove_file(config(&daemon)).unwrap();
     signal(&daemon, Signal::HUP);
-    assert!(daemon.wait_for("refused=7 "), "{:?}", daemon.log());
+    assert!(daemon.wait_for("refused=8 "), "{:?}", daemon.log());
 
     // Not even what could have changed has.
     let _one = Attachment::connect(&daemon.attach(), "", "").unwrap();

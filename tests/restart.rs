@@ -218,8 +218,9 @@ fn m17_where_there_is_no_room_for_two_pools_the_old_one_is_given_up() {
     let sparing = ("MALLOC_ARENA_MAX", "1");
     let daemon = rig.start_with(POOL, "highway");
     let first = rig.manager.wait_for_kept(PARTS);
-    let daemon = rig.ready(rig.crash_into(daemon, &[sparing]));
+    let daemon = rig.crash_into(daemon, &[sparing]);
     rig.manager.wait_for_forgotten(&first);
+    let daemon = rig.ready(daemon);
     let pool = rig.manager.wait_for_kept(PARTS).remove(0);
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
@@ -470,9 +471,9 @@ fn p5_a_daemon_that_crashes_again_and_again_does_only_what_it_must() {
             // What made the daemons before it crash may have been a lack of memory.
             rig.manager.wait_for_forgotten(&before[..1]);
         }
-        assert!(daemon.wait_for("ready"), "{:?}", daemon.log());
-        let ready = rig.manager.wait_for("READY=1");
         rig.manager.wait_for_forgotten(&before);
+        let ready = rig.manager.wait_for("READY=1");
+        assert!(daemon.wait_for("ready"), "{:?}", daemon.log());
         (daemon, ready)
     };
     switch_to(&daemon, "parking");

@@ -33,10 +33,12 @@ pub(super) struct Limited<S> {
     _place: Place,
 }
 
-/// Accepts those who have a place; the others wait in the kernel's queue.
+/// Accepts those who have a place; the others wait in the kernel's queue. Who is not welcome is there to be
+/// told so, and has no more time for that than a connection has to begin.
 pub(super) fn accept<S, F>(
     gate: Gate,
     mut accept: impl FnMut() -> F + Send + 'static,
+    is_welcome: impl Fn(&S) -> bool + Send + 'static,
 ) -> ReceiverStream<io::Result<Limited<S>>>
 where
     S: Send + 'static,
@@ -52,7 +54,8 @@ where
             };
             match accepted {
                 Ok(stream) => {
-                    let preface = Some((PREFACE_LEN, Box::pin(sleep(PREFACE_TIMEOUT))));
+                    let missing = if is_welcome(&stream) { PREFACE_LEN } else { usize::MAX };
+                    let preface = Some((missing, Box::pin(sleep(PREFACE_TIMEOUT))));
                     let limited = Limited { stream, preface, _place: place };
                     if sender.send(Ok(limited)).await.is_err() {
                         return;
@@ -124,5 +127,35 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Peers;
+    use std::future::ready;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixStream,
+    };
+    use tokio_stream::StreamExt as _;
+
+    #[tokio::test]
+    async fn r16_who_is_not_welcome_keeps_no_place_however_busy() {
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        let mut ours = Some(ours);
+        let accept_once = move || ready(ours.take().ok_or(io::ErrorKind::WouldBlock.into()));
+        let mut incoming = accept(Gate::new(Peers::default(), 1), accept_once, |_| false);
+        let mut limited = incoming.next().await.unwrap().unwrap();
+        let mut buffer = [0; 64];
+        let end = loop {
+            guest.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+            match limited.read(&mut buffer).await {
+                Ok(_) => sleep(Duration::from_millis(50)).await,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(end.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -16,7 +16,7 @@ use std::{
 };
 use thiserror::Error;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, UnixListener, UnixStream},
     sync::{Semaphore, watch},
     task::JoinSet,
 };
@@ -106,10 +106,15 @@ impl Server {
         let failed = |source| ServerError::Listen { address: "the control socket".into(), source };
         socket.set_nonblocking(true).map_err(failed)?;
         let listener = Arc::new(UnixListener::from_std(socket).map_err(failed)?);
-        let incoming = incoming::accept(self.gate.clone(), move || {
+        let accept = move || {
             let listener = listener.clone();
             async move { Ok(listener.accept().await?.0) }
-        });
+        };
+        let gate = self.gate.clone();
+        let is_welcome = move |stream: &UnixStream| {
+            stream.peer_cred().is_ok_and(|peer| gate.allows(peer.uid(), peer.gid()))
+        };
+        let incoming = incoming::accept(self.gate.clone(), accept, is_welcome);
         let gate = self.gate.clone();
         let check = move |request| check_peer(&gate, request);
         let mut router = builder().layer(self.count_calls()).layer(InterceptorLayer::new(check));
@@ -124,14 +129,15 @@ impl Server {
     pub async fn serve_tcp(&mut self, address: SocketAddr, gate: Gate) -> Result<(), ServerError> {
         let failed = |source| ServerError::Listen { address: address.to_string(), source };
         let listener = Arc::new(TcpListener::bind(address).await.map_err(failed)?);
-        let incoming = incoming::accept(gate, move || {
+        let accept = move || {
             let listener = listener.clone();
             async move {
                 let stream = listener.accept().await?.0;
                 stream.set_nodelay(true)?;
                 Ok(stream)
             }
-        });
+        };
+        let incoming = incoming::accept(gate, accept, |_| true);
         let router = builder().layer(self.count_calls()).add_routes(self.routes.clone());
         let stop = self.stopped();
         self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));

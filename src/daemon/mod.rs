@@ -168,6 +168,12 @@ async fn serve_all(
         () = stop.wait() => return Ok(()),
     }
 
+    // Nor may anybody be told what the next daemon would not know of.
+    tokio::select! {
+        () = store.replace(estates, &notifier) => {}
+        () = stop.wait() => return Ok(()),
+    }
+
     let gates = Gates::new(&config);
     let at = listeners.addresses();
     let Open { server, attach, claims: _claims } =
@@ -183,7 +189,6 @@ async fn serve_all(
     hub.tell(changed(DaemonState::Serving, mode));
     let line = status::line(&serving, &remarks.borrow());
     notifier.tell(&[NotifyState::Ready, NotifyState::Status(&line)]).await;
-    store.replace(estates, &notifier).await;
     look_after(&engine, &notifier, &remarks, line, start);
 
     let (engine_too, safe_mode, refused) = (engine.clone(), start.is_safe_mode(), 0);

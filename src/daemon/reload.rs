@@ -3,7 +3,12 @@
 //!
 //! Where configurations come from is not known here.
 
-use super::{aside::aside, limits, status::Remarks, systemd::Notifier};
+use super::{
+    aside::aside,
+    limits,
+    status::{Remarks, cut},
+    systemd::Notifier,
+};
 use crate::{
     attach::Processes,
     config::{Config, ConfigError, Listen, LogConfig},
@@ -16,6 +21,9 @@ use sd_notify::NotifyState;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::{signal::unix::Signal, sync::watch};
+
+/// Longest text of an error.
+const MOST_BYTES: usize = 1024;
 
 /// Reads the configuration again.
 pub type Reread = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
@@ -93,7 +101,7 @@ impl Reloader<'_> {
             Err(error) => {
                 self.refused += 1;
                 // A configuration has a line for each problem; a log has one for all.
-                let error = error.to_string().replace('\n', "; ");
+                let error = brief(error.to_string().replace('\n', "; "));
                 let what = "reload refused: the old configuration stays";
                 tracing::error!(refused = self.refused, %error, "{what}");
                 (format!("reload refused ({} so far): {error}", self.refused), error)
@@ -121,6 +129,14 @@ impl Reloader<'_> {
         self.config = config;
         Ok(())
     }
+}
+
+/// As much of an error as a notice has room for beside what is served: see `status`.
+fn brief(mut error: String) -> String {
+    if cut(&mut error, MOST_BYTES) {
+        error += "… (`config check` tells all)";
+    }
+    error
 }
 
 /// Keys whose values differ, and that cannot change while the daemon runs.

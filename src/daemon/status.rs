@@ -16,6 +16,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Sessions that are named.
 const NAMED: usize = 16;
 
+/// Longest text on what is served: systemd takes no notice of more than 4096 bytes.
+const MOST_BYTES: usize = 2048;
+
 /// What there is to be told besides what is served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Remarks {
@@ -41,10 +44,23 @@ pub(super) fn line(serving: &[Serving], remarks: &Remarks) -> String {
     if serving.len() > NAMED {
         let _ = write!(line, " and {} more", serving.len() - NAMED);
     }
+    if cut(&mut line, MOST_BYTES) {
+        line += "…";
+    }
     if let Some(reload) = &remarks.reload {
         let _ = write!(line, "; {reload}");
     }
     line
+}
+
+/// Cuts a text that is longer than so many bytes, and says whether it was.
+pub(super) fn cut(text: &mut String, most: usize) -> bool {
+    let is_long = text.len() > most;
+    if is_long {
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
+    }
+    is_long
 }
 
 /// Tells the line whenever it has changed, until the engine stops.

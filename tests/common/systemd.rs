@@ -197,6 +197,7 @@ fn receive(socket: &UnixDatagram) -> Option<(String, Option<OwnedFd>)> {
             fd = fds.last();
         }
     }
+    assert!(message.bytes < 4096, "systemd takes no notice that is as long");
     Some((String::from_utf8(buffer[..message.bytes].to_vec()).unwrap(), fd))
 }
 
