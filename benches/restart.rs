@@ -14,7 +14,7 @@ use common::{
     Fixture,
     calls::{runtime, switch},
     daemon::{Daemon, write_config},
-    figures::argument,
+    figures::{argument, quantile},
     systemd::Manager,
 };
 use serde_json::{Value, json};
@@ -53,10 +53,7 @@ fn measure(blocks: u32, rounds: u64) -> Value {
             taken.push(restart(&path, u64::from(blocks) * 4096, is_kept).as_secs_f64());
         }
     }
-    let [kept, anew] = taken.map(|mut seconds| {
-        seconds.sort_by(f64::total_cmp);
-        seconds[seconds.len() / 2]
-    });
+    let [kept, anew] = taken.map(|mut seconds| quantile(&mut seconds, 0.5));
     let pool_bytes = u64::from(blocks) * 4096;
     json!({ "pool_bytes": pool_bytes, "task_bytes": task_bytes, "kept_s": kept, "anew_s": anew })
 }

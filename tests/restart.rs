@@ -228,8 +228,9 @@ fn m17_where_there_is_no_room_for_two_pools_the_old_one_is_given_up() {
     let room = (size + POOL / 2 / 1024).to_string();
     let mut daemon = rig.crash_into(daemon, &[sparing, ("ADDRESS_KIB", &room)]);
     assert!(daemon.wait_for("old pools are given up"), "{:?}", daemon.log());
-    // The kernel has its memory back before the daemon is ready.
+    // The kernel has its memory back before there is anything new to be kept.
     rig.manager.wait_for_forgotten(&[pool]);
+    rig.manager.wait_for("FDSTORE=1");
     rig.manager.wait_for("READY=1");
     let needed = bundle.task(bundle.find_task("highway").unwrap()).blocks as usize;
     assert_eq!((adopted(&daemon, "copied"), adopted(&daemon, "read")), (0, needed));
@@ -253,6 +254,8 @@ fn p1_what_a_crash_between_keeping_and_forgetting_has_left_is_forgotten_first() 
     rig.damage_disk();
     let mut daemon = rig.crash_into(daemon, &[]);
     rig.manager.wait_for_forgotten(&older);
+    // Else there might be no room for it.
+    rig.manager.wait_for("FDSTORE=1");
     rig.manager.wait_for("READY=1");
     assert!(daemon.wait_for("ready"), "{:?}", daemon.log());
     assert_eq!(adopted(&daemon, "read"), 0);
@@ -470,6 +473,7 @@ fn p5_a_daemon_that_crashes_again_and_again_does_only_what_it_must() {
         if is_safe {
             // What made the daemons before it crash may have been a lack of memory.
             rig.manager.wait_for_forgotten(&before[..1]);
+            rig.manager.wait_for("FDSTORE=1");
         }
         rig.manager.wait_for_forgotten(&before);
         let ready = rig.manager.wait_for("READY=1");

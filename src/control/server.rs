@@ -16,7 +16,7 @@ use std::{
 };
 use thiserror::Error;
 use tokio::{
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, UnixListener, UnixStream, unix::UCred},
     sync::{Semaphore, watch},
     task::JoinSet,
 };
@@ -111,9 +111,7 @@ impl Server {
             async move { Ok(listener.accept().await?.0) }
         };
         let gate = self.gate.clone();
-        let is_welcome = move |stream: &UnixStream| {
-            stream.peer_cred().is_ok_and(|peer| gate.allows(peer.uid(), peer.gid()))
-        };
+        let is_welcome = move |stream: &UnixStream| allows(&gate, stream.peer_cred().ok());
         let incoming = incoming::accept(self.gate.clone(), accept, is_welcome);
         let gate = self.gate.clone();
         let check = move |request| check_peer(&gate, request);
@@ -179,10 +177,14 @@ fn builder() -> tonic::transport::Server {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
 
+fn allows(gate: &Gate, peer: Option<UCred>) -> bool {
+    peer.is_some_and(|peer| gate.allows(peer.uid(), peer.gid()))
+}
+
 fn check_peer(gate: &Gate, request: Request<()>) -> Result<Request<()>, Status> {
     let info = request.extensions().get::<UdsConnectInfo>();
     let peer = info.and_then(|info| info.peer_cred);
-    if peer.is_some_and(|peer| gate.allows(peer.uid(), peer.gid())) {
+    if allows(gate, peer) {
         return Ok(request);
     }
     let (uid, pid) = (peer.map(|peer| peer.uid()), peer.and_then(|peer| peer.pid()));
