@@ -14,11 +14,10 @@ use common::{
     calls::{runtime, switch},
     daemon::Daemon,
     figures::{argument, quantile},
+    http,
 };
 use serde_json::{Value, json};
 use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -45,8 +44,7 @@ fn main() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = folder.path().join("wide.mesh");
     Fixture::wide(BLOCKS).write(&path);
-    let metrics = free_address();
-    let daemon = Daemon::with_listen(&format!("metrics: '{metrics}'"), |_| {
+    let (daemon, metrics) = http::served(|_| {
         let pool_bytes = u64::from(BLOCKS) * 4096;
         format!("models: [{{bundle: {}, pool_bytes: {pool_bytes}}}]\n", path.display())
     });
@@ -55,13 +53,9 @@ fn main() {
     for _ in 0..4 {
         switch_once(&mut control, &mut turn);
     }
-    let paced = |pace: Duration| compare(&mut control, &mut turn, &daemon, metrics, pace, rounds);
+    let paced = |pace: Duration| compare(&mut control, &mut turn, &daemon, &metrics, pace, rounds);
     let all: Vec<Value> = PACES.into_iter().map(paced).collect();
     println!("{}", serde_json::to_string_pretty(&json!(all)).unwrap());
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Rounds with and without watchers in turn, and the ratios of each pair.
@@ -69,7 +63,7 @@ fn compare(
     control: &mut BlockingControl,
     turn: &mut usize,
     daemon: &Daemon,
-    metrics: SocketAddr,
+    metrics: &str,
     pace: Duration,
     rounds: u64,
 ) -> Value {
@@ -130,9 +124,10 @@ struct Watching {
 }
 
 impl Watching {
-    fn start(control: &Path, metrics: SocketAddr) -> Self {
+    fn start(control: &Path, metrics: &str) -> Self {
         let (stop, events) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (control, over, told) = (control.to_owned(), stop.clone(), events.clone());
+        let (control, metrics) = (control.to_owned(), metrics.to_owned());
+        let (over, told) = (stop.clone(), events.clone());
         let thread = thread::spawn(move || {
             runtime().block_on(async {
                 let watchers: Vec<_> = (0..WATCHERS)
@@ -167,20 +162,11 @@ async fn watch(control: PathBuf, told: Arc<AtomicU64>) {
     }
 }
 
-async fn scrape(metrics: SocketAddr) {
+async fn scrape(metrics: String) {
     let mut seconds = interval(Duration::from_secs(1));
     loop {
         seconds.tick().await;
-        let text = tokio::task::spawn_blocking(move || get(metrics)).await.unwrap();
-        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        let metrics = metrics.clone();
+        tokio::task::spawn_blocking(move || http::scrape(&metrics)).await.unwrap();
     }
-}
-
-fn get(metrics: SocketAddr) -> String {
-    let mut stream = TcpStream::connect(metrics).unwrap();
-    let host = format!("GET /metrics HTTP/1.1\r\nHost: {metrics}\r\nConnection: close\r\n\r\n");
-    stream.write_all(host.as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
 }

@@ -7,10 +7,10 @@ mod common;
 use common::{
     calls::{bundle, reason, runtime, switch, whole},
     daemon::{Daemon, program, run},
+    http,
 };
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    io::{BufRead as _, BufReader},
     process::{Child, Stdio},
     time::Duration,
 };
@@ -303,17 +303,9 @@ fn the_command_outlives_its_daemon_and_ends_well_at_ctrl_c() {
 fn of_the_next_daemon_everything_is_new_to_who_has_seen_nothing_yet() {
     let (folder, _, bundle) = bundle();
     let (shown, pool) = (folder.path().display(), whole(&bundle));
-    let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut daemon = Daemon::with_listen(&format!("metrics: '{metrics}'"), |_| {
-        format!("models: [{{bundle: {shown}/small.mesh, pool_bytes: {pool}}}]\n")
-    });
-    let is_watched = || {
-        let mut text = String::new();
-        let mut stream = TcpStream::connect(metrics).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
-        stream.read_to_string(&mut text).unwrap();
-        text.contains("synchromesh_event_watchers 1\n")
-    };
+    let (mut daemon, metrics) =
+        http::served(|_| format!("models: [{{bundle: {shown}/small.mesh, pool_bytes: {pool}}}]\n"));
+    let is_watched = || http::scrape(&metrics).contains("synchromesh_event_watchers 1\n");
     let mut child = tail(&daemon, &[]);
     while !is_watched() {
         std::thread::sleep(Duration::from_millis(5));

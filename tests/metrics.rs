@@ -9,55 +9,26 @@ use common::{
     Fixture,
     calls::{bundle, runtime, switch, whole},
     daemon::Daemon,
+    http::{self, Answer, ask, get_metrics, send, served},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::TcpStream,
     os::unix::fs::FileExt as _,
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use synchromesh::{bundle::Bundle, client::Attachment, proto, units::BlockIndex};
 use tempfile::TempDir;
 
-/// An answer of HTTP.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn read(mut stream: TcpStream) -> Self {
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, head: head.to_ascii_lowercase(), body: body.into() }
-    }
-}
-
-/// The address that a daemon tells in its log.
-fn address(daemon: &Daemon) -> String {
-    let log = daemon.log();
-    let line = log.iter().find(|line| line.contains("metrics are served")).unwrap();
-    line.split_once("address=").unwrap().1.trim().to_owned()
-}
-
-/// A daemon that serves metrics.
-fn watched(models: impl FnOnce(&Path) -> String) -> (Daemon, String) {
-    let daemon = Daemon::with_listen("metrics: \"127.0.0.1:0\"", models);
-    let address = address(&daemon);
-    (daemon, address)
-}
-
 fn small_daemon() -> (tempfile::TempDir, Daemon, String) {
     let (folder, _, bundle) = bundle();
     let models = one(&folder.path().join("small.mesh"), whole(&bundle));
-    let (daemon, address) = watched(|_| models);
+    let (daemon, address) = served(|_| models);
     (folder, daemon, address)
 }
 
@@ -65,21 +36,8 @@ fn one(bundle: &Path, pool_bytes: u64) -> String {
     format!("models: [{{bundle: {}, pool_bytes: {pool_bytes}}}]\n", bundle.display())
 }
 
-/// Sends a request, all of it, and takes nothing of the answer yet.
-fn send(address: &str, request: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    stream
-}
-
-fn ask(address: &str, method: &str, path: &str, headers: &str) -> Answer {
-    let head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
-    Answer::read(send(address, &head))
-}
-
-fn get(address: &str, headers: &str) -> Answer {
-    ask(address, "GET", "/metrics", &format!("Host: {address}\r\n{headers}"))
-}
+/// Longer than anything takes that is waited for.
+const HANG: Duration = Duration::from_secs(20);
 
 /// Samples by name and labels, as they stand in the text; labels are sorted.
 struct Scrape {
@@ -89,9 +47,7 @@ struct Scrape {
 
 impl Scrape {
     fn of(address: &str) -> Self {
-        let answer = get(address, "");
-        assert_eq!(answer.status, 200, "{}", answer.head);
-        Self::parse(answer.body)
+        Self::parse(http::scrape(address))
     }
 
     fn parse(text: String) -> Self {
@@ -182,7 +138,7 @@ impl Busy {
             whole(&wide) * 3 / 4,
         );
         damage(&small, &path("small.mesh"), BlockIndex(22));
-        let (daemon, address) = watched(|_| models);
+        let (daemon, address) = served(|_| models);
         let mut reader = None;
         runtime().block_on(async {
             let mut control = daemon.connect().await;
@@ -273,7 +229,7 @@ fn what_switches_do_is_counted() {
 fn blocking_reads_are_counted_as_well() {
     let (folder, _, bundle) = bundle();
     let models = one(&folder.path().join("small.mesh"), whole(&bundle));
-    let (daemon, address) = watched(|_| models + "storage: {backend: preadv}\n");
+    let (daemon, address) = served(|_| models + "storage: {backend: preadv}\n");
     runtime().block_on(async {
         daemon.connect().await.switch_task(switch("city")).await.unwrap();
     });
@@ -366,7 +322,7 @@ fn a_block_that_does_not_match_and_a_lease_that_lasts_are_seen() {
     let (folder, _, bundle) = bundle();
     let file = folder.path().join("small.mesh");
     let models = one(&file, whole(&bundle)) + "limits: {lease_patience_ms: 50}\n";
-    let (daemon, address) = watched(|_| models);
+    let (daemon, address) = served(|_| models);
     let mut attachment = None;
     runtime().block_on(async {
         let mut control = daemon.connect().await;
@@ -396,10 +352,10 @@ fn a_block_that_does_not_match_and_a_lease_that_lasts_are_seen() {
 #[test]
 fn the_text_is_what_is_asked_for() {
     let (_folder, _daemon, address) = small_daemon();
-    let plain = get(&address, "");
+    let plain = get_metrics(&address, "");
     assert!(plain.head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"));
     assert!(!plain.body.contains("# EOF") && !plain.body.contains("# UNIT"));
-    let open = get(&address, "Accept: application/openmetrics-text; version=1.0.0\r\n");
+    let open = get_metrics(&address, "Accept: application/openmetrics-text; version=1.0.0\r\n");
     let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert!(open.head.contains(kind), "{}", open.head);
     assert!(open.body.ends_with("\n# EOF\n"));
@@ -458,6 +414,28 @@ fn who_reads_slowly_or_says_nothing_keeps_nobody_waiting() {
     let scrape = Scrape::of(&address);
     assert!(scrape.at("synchromesh_http_connections") >= 1.0);
     drop((silent, slow, half));
+}
+
+#[test]
+fn who_asks_again_and_again_keeps_nobody_waiting() {
+    let (_folder, _daemon, address) = small_daemon();
+    let request = format!("HEAD /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    // More than there are places.
+    let mut peers: Vec<_> = (0..40).map(|_| send(&address, &request)).collect();
+    let is_answered = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let begun = Instant::now();
+            while !is_answered.load(Ordering::Relaxed) && begun.elapsed() < HANG {
+                peers.iter_mut().for_each(|peer| drop(peer.write_all(request.as_bytes())));
+                thread::sleep(Duration::from_millis(100));
+            }
+            begun.elapsed() < HANG
+        });
+        http::scrape(&address);
+        is_answered.store(true, Ordering::Relaxed);
+        assert!(asking.join().unwrap(), "it was answered while others were asking");
+    });
 }
 
 #[test]
@@ -695,7 +673,7 @@ fn documented() -> BTreeMap<String, Row> {
 /// Types, labels and units as a scrape shows them.
 fn exposed(address: &str) -> BTreeMap<String, Row> {
     let plain = Scrape::of(address);
-    let open = get(address, "Accept: application/openmetrics-text\r\n").body;
+    let open = get_metrics(address, "Accept: application/openmetrics-text\r\n").body;
     let units: BTreeMap<_, _> =
         open.lines().filter_map(|line| line.strip_prefix("# UNIT ")?.split_once(' ')).collect();
     let mut found = BTreeMap::new();

@@ -16,6 +16,8 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 use synchromesh::{
     client::{AttachError, Attachment},
@@ -133,6 +135,9 @@ fn peers_limits_prefetching_and_log_levels_change_while_the_daemon_runs() {
     assert!(!as_nobody(&daemon, &export).status.success());
     let _first = Attachment::connect(&attach, "", "").unwrap();
     assert!(Attachment::connect(&attach, "", "").is_err());
+    switch_to(&daemon, "highway");
+    switch_to(&daemon, "city");
+    assert_eq!(loaded_ahead(&daemon), 0);
 
     reload(&daemon, |text| {
         let text = text.replace("filter: warn", "filter: info");
@@ -149,7 +154,10 @@ fn peers_limits_prefetching_and_log_levels_change_while_the_daemon_runs() {
     let said = String::from_utf8(exported.stderr).unwrap();
     assert!(!said.contains("may not attach"), "{said}");
     let _second = Attachment::connect(&attach, "", "").unwrap();
-    assert_serves_switch(&daemon, "parking");
+    while loaded_ahead(&daemon) == 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    switch_to(&daemon, "parking");
     drop((_first, _second));
     assert_serves(&daemon, &fixture, bundle.find_task("parking").unwrap());
 
@@ -158,8 +166,17 @@ fn peers_limits_prefetching_and_log_levels_change_while_the_daemon_runs() {
     assert!(!as_nobody(&daemon, &status).status.success(), "and back");
 }
 
-fn assert_serves_switch(daemon: &Daemon, task: &str) {
+fn switch_to(daemon: &Daemon, task: &str) {
     runtime().block_on(async { daemon.connect().await.switch_task(switch(task)).await.unwrap() });
+}
+
+/// Blocks that were loaded because a task was foreseen.
+fn loaded_ahead(daemon: &Daemon) -> u64 {
+    runtime().block_on(async {
+        let mut client = daemon.connect().await;
+        let status = client.get_status(proto::GetStatusRequest::default()).await.unwrap();
+        status.into_inner().models[0].prefetch.unwrap().loaded.unwrap().blocks
+    })
 }
 
 /// A daemon whose only reading thread is held while a switch waits for it.

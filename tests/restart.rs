@@ -264,6 +264,22 @@ fn p1_what_a_crash_between_keeping_and_forgetting_has_left_is_forgotten_first() 
 }
 
 #[test]
+fn p15_a_store_that_is_too_small_is_warned_of() {
+    let rig = Rig::new();
+    for (room, is_enough) in [("5", false), ("6", true), ("many", true)] {
+        let daemon = rig.start();
+        rig.manager.wait_for_kept(PARTS);
+        let daemon = rig.ready(rig.crash_into(daemon, &[("FDSTORE", room)]));
+        rig.manager.wait_for_kept(PARTS);
+        let log = daemon.log();
+        let warned = log.iter().filter(|line| line.contains("raise FileDescriptorStoreMax="));
+        let warned: Vec<_> = warned.collect();
+        assert_eq!(warned.is_empty(), is_enough, "{room}: {warned:?}");
+        assert!(warned.iter().all(|line| line.contains("room=5 needed=6")), "{warned:?}");
+    }
+}
+
+#[test]
 fn m17_a_daemon_that_was_stopped_is_gone_on_from_as_well() {
     let rig = Rig::new();
     let mut daemon = rig.start();
@@ -324,34 +340,63 @@ fn m17_blocks_that_are_damaged_in_the_old_pool_are_read_instead() {
 #[test]
 fn p15_whatever_is_odd_in_what_was_left_is_dropped_and_the_daemon_starts() {
     type Change = fn(&mut Vec<u8>);
-    let cases: [(&str, &str, Change); 14] = [
-        ("of another table's version", "table", |bytes| bytes[7] = b'2'),
-        ("of another bundle", "table", |bytes| bytes[16] ^= 1),
-        ("of more blocks", "table", |bytes| bytes[8..12].fill(0xFF)),
-        ("of more slots", "table", |bytes| bytes[12..16].fill(0xFF)),
-        ("of larger slots", "table", |bytes| bytes[32..40].fill(0xFF)),
-        ("of a larger base", "table", |bytes| bytes[40] ^= 0xFF),
-        ("of no slot that there is", "table", |bytes| bytes[576..].fill(0x7F)),
-        ("of a task that there is not", "table", |bytes| bytes[64..66].fill(0x70)),
-        ("of a generation without end", "table", |bytes| bytes[66..72].fill(0xFF)),
-        ("cut off", "pool", |bytes| bytes.truncate(4096)),
-        ("of another roster's version", "roster", |bytes| bytes[7] = b'2'),
-        ("of the roster's other bundle", "roster", |bytes| bytes[8] ^= 1),
-        ("of names that are none", "roster", |bytes| bytes[96..].fill(0xFF)),
-        ("of twice the same name", "roster", |bytes| bytes.copy_within(96..168, 168)),
+    const VERSION: &str = "it is dropped .* the table is not one that this client can read";
+    const BUNDLES: &str = "it is dropped .* table and roster do not belong together";
+    const SIZE: &str = "it is dropped .* the pool has ";
+    const ROSTER: &str = "it is dropped .* the roster is not one that this daemon can read";
+    const CLOSED: &str = "a session was left that cannot be: it stays closed";
+    const READ: &str = "adopted .* sessions=1 copied=0 read=15";
+    const COPIED: &str = "adopted .* sessions=1 copied=15 read=0";
+    // What is done, where, to what the daemon before has left; and what the next one says of it.
+    let cases: [(&str, &str, Change, &[&str]); 15] = [
+        ("of another version", "table", |bytes| bytes[7] = b'2', &[VERSION]),
+        ("of another bundle", "table", |bytes| bytes[16] ^= 1, &[BUNDLES]),
+        ("of more blocks", "table", |bytes| bytes[8..12].fill(0xFF), &[VERSION]),
+        ("of more slots", "table", |bytes| bytes[12..16].fill(0xFF), &[SIZE]),
+        ("of larger slots", "table", |bytes| bytes[32..40].fill(0xFF), &[VERSION]),
+        ("of a base with other pages", "table", |bytes| bytes[41] ^= 0xFF, &[SIZE]),
+        ("of a base as many pages long", "table", |bytes| bytes[40] ^= 0xFF, &[COPIED]),
+        ("of no slot that there is", "table", |bytes| bytes[576..].fill(0x7F), &[READ]),
+        ("of a task that there is not", "table", |bytes| bytes[64..66].fill(0x70), &[READ]),
+        (
+            "of a generation without end",
+            "table",
+            |bytes| bytes[66..72].fill(0xFF),
+            &[CLOSED, "adopted .* sessions=0"],
+        ),
+        ("cut off", "pool", |bytes| bytes.truncate(4096), &[SIZE]),
+        ("of another version", "roster", |bytes| bytes[7] = b'2', &[ROSTER]),
+        ("of another bundle", "roster", |bytes| bytes[8] ^= 1, &[BUNDLES]),
+        (
+            "of names that are none",
+            "roster",
+            |bytes| bytes[96..].fill(0xFF),
+            &["adopted .* sessions=0 copied=0 read=15"],
+        ),
+        (
+            "of twice the same name",
+            "roster",
+            |bytes| bytes.copy_within(96..168, 168),
+            &[CLOSED, COPIED],
+        ),
     ];
     let rig = Rig::new();
     let mut daemon = rig.start();
-    for (what, part, change) in cases {
+    for (what, part, change, said) in cases {
         rig.manager.wait_for_kept(PARTS);
         let (name, fd) = rig.manager.take_kept(part);
         let mut bytes = content(&fd);
         change(&mut bytes);
         rig.manager.keep(&name, forged(&bytes, sealed()));
         daemon = rig.crash(daemon);
+        let log = daemon.log();
+        for words in said {
+            let says = |line: &String| words.split(" .* ").all(|words| line.contains(words));
+            assert!(log.iter().any(says), "{part} {what}: no line says {words}: {log:?}");
+        }
         assert_serves(&daemon, &rig.fixture, rig.task("city"));
         let names: Vec<_> = sessions(&daemon).into_iter().map(|(name, ..)| name).collect();
-        assert_eq!(names, ["default"], "{what}");
+        assert_eq!(names, ["default"], "{part} {what}");
     }
     // Without its seals, memory could change or go under its reader.
     for part in ["pool", "table", "roster"] {
@@ -368,6 +413,10 @@ fn p15_whatever_is_odd_in_what_was_left_is_dropped_and_the_daemon_starts() {
     rig.manager.keep("stored", File::open("/dev/null").unwrap().into());
     rig.manager.keep("pool.1.0", File::open("/dev/null").unwrap().into());
     let daemon = rig.crash(daemon);
+    let log = daemon.log();
+    let dropped = log.iter().filter(|line| line.contains("is of no use here: it is dropped"));
+    assert_eq!(dropped.count(), 2, "{log:?}");
+    assert!(log.iter().any(|line| line.contains("not all of it is there")), "{log:?}");
     assert_serves(&daemon, &rig.fixture, rig.task("city"));
     rig.manager.wait_for_kept(PARTS);
 }

@@ -8,13 +8,14 @@ mod common;
 use common::{
     calls::{bundle, runtime, switch, whole},
     daemon::{Daemon, run},
+    http,
 };
 use serde_json::Value;
 use std::{
     collections::{BTreeSet, HashMap},
-    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
-    time::Duration,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -26,7 +27,7 @@ const LISTENERS: usize = 16;
 /// A daemon with a page.
 struct Paged {
     daemon: Daemon,
-    address: SocketAddr,
+    address: String,
     _bundle: TempDir,
 }
 
@@ -50,18 +51,14 @@ impl Paged {
     fn start() -> Self {
         let (folder, _, bundle) = bundle();
         let path = folder.path().join("small.mesh").display().to_string();
-        // Nobody else is given this port for now.
-        let address =
-            TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap();
         let pool_bytes = whole(&bundle);
-        let daemon = Daemon::with_listen(&format!("metrics: '{address}'"), |_| {
-            format!("models: [{{bundle: {path}, pool_bytes: {pool_bytes}}}]\n")
-        });
+        let (daemon, address) =
+            http::served(|_| format!("models: [{{bundle: {path}, pool_bytes: {pool_bytes}}}]\n"));
         Self { daemon, address, _bundle: folder }
     }
 
     fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut stream = TcpStream::connect(self.address).unwrap();
+        let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(HANG)).unwrap();
         let headers: String =
             headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -300,19 +297,26 @@ fn r6_listeners_are_bounded_and_one_that_does_not_read_costs_the_others_nothing(
 }
 
 #[test]
-fn r10_a_peer_that_asks_and_never_reads_is_hung_up_on() {
+fn r10_a_listener_that_does_not_read_is_hung_up_on() {
     let paged = Paged::start();
-    let mut peer = TcpStream::connect(paged.address).unwrap();
-    peer.set_write_timeout(Some(HANG)).unwrap();
-    let request = format!("GET /style.css HTTP/1.1\r\nHost: {}\r\n\r\n", paged.address);
-    // The daemon reads no more once it cannot send, so this waits until it hangs up.
-    let ended = loop {
-        if let Err(error) = peer.write_all(request.as_bytes()) {
-            break error.kind();
-        }
+    let silent = paged.listen(&[]);
+    let connections = |count: u32| {
+        let line = format!("synchromesh_http_connections {count}\n");
+        http::scrape(&paged.address).contains(&line)
     };
-    assert!(matches!(ended, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{ended}");
-    assert_eq!(paged.get("/api/status").status, 200);
+    assert!(connections(2), "the listener's and this one's");
+    let begun = Instant::now();
+    runtime().block_on(async {
+        let mut control = paged.daemon.connect().await;
+        // More is told than the kernel holds for a peer.
+        while !connections(1) {
+            assert!(begun.elapsed() < HANG, "it keeps its place");
+            for task in ["city", "highway"].repeat(50) {
+                control.switch_task(switch(task)).await.unwrap();
+            }
+        }
+    });
+    drop(silent);
 }
 
 #[test]

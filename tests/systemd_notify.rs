@@ -8,15 +8,15 @@ mod common;
 use common::{
     calls::{assert_serves, bundle, runtime, switch},
     daemon::{Daemon, program, write_config},
+    http,
     systemd::{HeldThread, Manager, passing},
 };
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 use std::{
-    fs,
-    io::{self, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    fs, io,
+    net::TcpListener,
     os::{
         fd::OwnedFd,
         unix::{fs::symlink, net::UnixDatagram, process::CommandExt as _},
@@ -83,10 +83,7 @@ fn sockets_of_systemd_are_served_by_their_names_and_stay_when_the_daemon_goes() 
         let mut attached = Attachment::connect(&attach, "", "").unwrap();
         assert_eq!(attached.lease().unwrap().task(), bundle.find_task("highway").unwrap());
         drop(attached);
-        let mut scrape = TcpStream::connect(address).unwrap();
-        scrape.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut text = String::new();
-        scrape.read_to_string(&mut text).unwrap();
+        let text = http::scrape(&address.to_string());
         assert!(text.contains("synchromesh_build_info"), "{text}");
 
         // Who is not started by systemd keeps off.
@@ -296,7 +293,8 @@ fn watched(manager: &Manager, folder: &Path, backend: &str) -> Daemon {
     daemon
 }
 
-const LIMIT: Duration = Duration::from_millis(300);
+/// Longer than a daemon that is well is silent, on a machine that is busy, too.
+const LIMIT: Duration = Duration::from_millis(1_500);
 
 #[test]
 fn p3_a_loop_that_hangs_is_not_reported_alive() {
@@ -309,7 +307,7 @@ fn p3_a_loop_that_hangs_is_not_reported_alive() {
     let held = HeldThread::hold(&daemon, "synchromesh");
     assert!(manager.misses_pings(LIMIT));
     held.let_go();
-    manager.hears_pings(1);
+    manager.hears_pings(3);
 }
 
 #[test]
@@ -335,11 +333,12 @@ fn p4_a_thread_that_does_not_come_round_keeps_the_daemon_from_being_reported_ali
         return;
     }
     let manager = Manager::start();
-    let daemon = watched(&manager, folder.path(), "auto");
+    let mut daemon = watched(&manager, folder.path(), "auto");
     let held = HeldThread::hold(&daemon, "io_uring");
     assert!(manager.misses_pings(LIMIT));
+    assert!(daemon.wait_for("silent=\"io_uring"), "{:?}", daemon.log());
     held.let_go();
-    manager.hears_pings(1);
+    manager.hears_pings(3);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::{
         Clock, Command, Engine, EngineError, Estate, Handle, Learnt, Limits, LoadError, Monotonic,
         RunError, Runtime, events, run,
     },
-    observe::{Hub, LogGuard, Observed, serve_http},
+    observe::{HttpServer, Hub, LogGuard, Observed},
     proto::{DaemonChanged, DaemonState, event::Kind},
 };
 use aside::aside;
@@ -118,8 +118,13 @@ pub fn serve(config: Config, reread: Reread, log: &LogGuard) -> Result<(), Daemo
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
     let notifier = Arc::new(Notifier::from_env());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals { hangups: signal(SignalKind::hangup())?, stop: StopSignal::new()? }
+    };
+    // Until now a signal has ended the process, and that is no crash.
     let start = Arc::new(Start::begin(&config.state_dir));
-    let served = runtime.block_on(serve_all(config, reread, log, &start, notifier));
+    let served = runtime.block_on(serve_all(config, reread, log, &start, notifier, signals));
     match &served {
         Ok(()) => start.went_well(),
         Err(_) => start.was_refused(),
@@ -136,10 +141,9 @@ async fn serve_all(
     log: &LogGuard,
     start: &Arc<Start>,
     notifier: Arc<Notifier>,
+    signals: Signals,
 ) -> Result<(), DaemonError> {
-    // First of all: until then, a signal would end the process.
-    let mut hangups = signal(SignalKind::hangup())?;
-    let mut stop = StopSignal::new()?;
+    let Signals { mut hangups, mut stop } = signals;
     let passed = systemd::passed().map_err(PassedError::from)?;
     let (sockets, kept) = PassedSockets::pick(passed)?;
     // Before there is anything large: another daemon may serve here.
@@ -176,7 +180,7 @@ async fn serve_all(
 
     let gates = Gates::new(&config);
     let at = listeners.addresses();
-    let Open { server, attach, claims: _claims } =
+    let Open { server, attach, http, claims: _claims } =
         open(&config, &gates, &engine, clock, observed, listeners).await?;
     let (last, last_learnt) = oneshot::channel();
     let saver = tokio::spawn(saver::run(engine.clone(), keeper, last_learnt));
@@ -210,7 +214,7 @@ async fn serve_all(
     }
     let drain_timeout = reloader.config.limits.drain_timeout;
     let stopping =
-        Stopping { engine, engine_loop, hub, server, attach, last, saver, drain_timeout };
+        Stopping { engine, engine_loop, hub, server, attach, http, last, saver, drain_timeout };
     stopping.stop(&notifier).await;
     Ok(())
 }
@@ -247,6 +251,7 @@ fn take_up(
 struct Open {
     server: Server,
     attach: JoinHandle<()>,
+    http: Option<HttpServer>,
     /// Dropped, they remove the sockets.
     claims: Vec<SocketPath>,
 }
@@ -270,10 +275,8 @@ async fn open(
     }
     let attach = Attach::on(attach, gates.attach.clone(), gates.processes.clone())?;
     let attach = tokio::spawn(attach.serve(engine.clone()));
-    if let Some(metrics) = metrics {
-        serve_http(metrics, observed)?;
-    }
-    Ok(Open { server, attach, claims })
+    let http = metrics.map(|metrics| HttpServer::start(metrics, observed)).transpose()?;
+    Ok(Open { server, attach, http, claims })
 }
 
 /// Makes all sessions' first tasks active, together: one that has to wait holds up no other.
@@ -333,6 +336,7 @@ struct Stopping {
     hub: Arc<Hub>,
     server: Server,
     attach: JoinHandle<()>,
+    http: Option<HttpServer>,
     last: oneshot::Sender<Vec<Learnt>>,
     saver: JoinHandle<()>,
     drain_timeout: Duration,
@@ -340,7 +344,8 @@ struct Stopping {
 
 impl Stopping {
     async fn stop(self, notifier: &Notifier) {
-        let Self { engine, engine_loop, hub, server, attach, last, saver, drain_timeout } = self;
+        let Self { engine, engine_loop, hub, server, attach, http, last, saver, drain_timeout } =
+            self;
         tracing::info!("stopping");
         hub.tell(changed(DaemonState::Draining, None));
         let time = (drain_timeout + HANG_UP + LAST_SAVE).as_micros();
@@ -354,7 +359,13 @@ impl Stopping {
             tracing::warn!("switches were still running at the drain timeout; they are given up");
         }
         // Clients may keep connections open for as long as they live.
-        let _ = timeout(HANG_UP, server.stop()).await;
+        let hung_up = async {
+            server.stop().await;
+            if let Some(http) = http {
+                http.stop().await;
+            }
+        };
+        let _ = timeout(HANG_UP, hung_up).await;
         attach.abort();
         // If it has ended already, there is nobody to tell.
         let _ = last.send(learnt);
@@ -381,6 +392,12 @@ fn limits(config: &Config, safe_mode: bool) -> Limits {
         lease_patience: config.limits.lease_patience,
         prefetch: if safe_mode { PrefetchConfig::OFF } else { config.prefetch },
     }
+}
+
+/// What the daemon is told by signals.
+struct Signals {
+    hangups: Signal,
+    stop: StopSignal,
 }
 
 /// SIGTERM or SIGINT.

@@ -5,7 +5,7 @@
 //! the model's number. What comes back is not trusted, and never keeps the daemon from starting; what
 //! is made of it is `engine::adopt`'s business.
 
-use super::systemd::{Notifier, Passed};
+use super::systemd::{self, Notifier, Passed};
 use crate::engine::{Estate, Model, Predecessor};
 use rustix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
@@ -142,10 +142,18 @@ async fn keep(models: Vec<Estate>, notifier: &Notifier) -> (BTreeSet<String>, bo
 /// What is to be kept of all models, if there is somebody to keep it.
 pub(super) fn estates(models: &[Model], notifier: &Notifier) -> Vec<Estate> {
     let estates = models.iter().take_while(|_| notifier.is_heard()).map(Model::estate);
-    estates.collect::<io::Result<_>>().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the next daemon will have to read everything");
+    let estates = estates.collect::<io::Result<Vec<_>>>().unwrap_or_else(|error| {
+        let what = "the next daemon has nothing newer to begin with than what is kept already";
+        tracing::warn!(%error, "{what}");
         Vec::new()
-    })
+    });
+    // While one daemon follows another, all of it is kept twice.
+    let needed = 2 * PARTS.len() * estates.len();
+    if let Some(room) = systemd::store_size().filter(|room| *room < needed) {
+        let what = "systemd has no room for all that the next daemon begins with: raise";
+        tracing::warn!(room, needed, "{what} FileDescriptorStoreMax=");
+    }
+    estates
 }
 
 fn named(name: &str) -> String {

@@ -58,6 +58,12 @@ pub(super) fn passed() -> io::Result<Vec<Passed>> {
     Ok(listen_fds_with_names()?.map(take).collect())
 }
 
+/// How many descriptors are kept for the daemon at most; later ones are dropped, and nobody is told.
+/// Systemd tells so from version 254 on.
+pub(super) fn store_size() -> Option<usize> {
+    env::var("FDSTORE").ok()?.parse().ok()
+}
+
 /// Where notices go.
 #[derive(Debug)]
 pub(super) struct Notifier(Option<Manager>);

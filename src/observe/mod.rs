@@ -23,7 +23,7 @@ mod words;
 
 pub use errors::{reason, refusal, status};
 pub use history::Told;
-pub use http::serve as serve_http;
+pub use http::HttpServer;
 pub use hub::{Batch, Hub, Watcher};
 pub use log::{FilterError, LogCounters, LogGuard, log_counters, log_to, log_to_stderr};
 pub use metrics::{Call, Rpc};

@@ -10,6 +10,7 @@ pub(crate) mod daemon;
 pub(crate) mod damage;
 pub(crate) mod faulty;
 pub(crate) mod figures;
+pub(crate) mod http;
 pub(crate) mod seqpacket;
 pub(crate) mod systemd;
 

@@ -121,14 +121,17 @@ impl Manager {
         self.heard.state.lock().unwrap().kept.push((name.into(), fd));
     }
 
-    /// Whether the daemon does not ping for so long, as it should not.
+    /// Whether the daemon does not ping for so long, as it should not. What was heard before does
+    /// not count any more.
     pub(crate) fn misses_pings(&self, limit: Duration) -> bool {
         let until = Instant::now() + HANG;
         while Instant::now() < until {
-            let last = self.heard.state.lock().unwrap().last_ping.expect("there was one");
-            if last.elapsed() > limit {
+            let mut state = self.heard.state.lock().unwrap();
+            if state.last_ping.expect("there was one").elapsed() > limit {
+                state.notices.clear();
                 return true;
             }
+            drop(state);
             thread::sleep(Duration::from_millis(5));
         }
         false

@@ -31,7 +31,7 @@ use std::{io, net, sync::Arc, thread, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 /// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 32;
+const CONNECTIONS: u32 = 32;
 /// How long a request's head may take to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a peer may take nothing of what is sent to it.
@@ -47,31 +47,50 @@ struct Served {
     places: Arc<Semaphore>,
 }
 
-/// Serves a socket that listens already, for as long as the process lives.
-pub fn serve(listener: net::TcpListener, observed: Observed) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let work = move || {
-        if let Err(error) = runtime.block_on(accept(listener, observed)) {
-            tracing::error!(%error, "metrics are not served any more");
-        }
-    };
-    thread::Builder::new().name("http".into()).spawn(work)?;
-    tracing::info!(%address, "metrics are served");
-    Ok(())
+/// Serves for as long as the process lives.
+pub struct HttpServer {
+    /// Places for connections.
+    places: Arc<Semaphore>,
 }
 
-async fn accept(listener: net::TcpListener, observed: Observed) -> io::Result<()> {
+impl HttpServer {
+    /// Serves a socket that listens already.
+    pub fn start(listener: net::TcpListener, observed: Observed) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
+        let served = Served { observed, places: places.clone() };
+        let work = move || {
+            if let Err(error) = runtime.block_on(accept(listener, served)) {
+                tracing::error!(%error, "metrics are not served any more");
+            }
+        };
+        thread::Builder::new().name("http".into()).spawn(work)?;
+        tracing::info!(%address, "metrics are served");
+        Ok(Self { places })
+    }
+
+    /// Lets nobody in any more but one, and returns when all others have gone. Those who listen go
+    /// when the hub tells them of the end.
+    pub async fn stop(self) {
+        // Whoever asks for a place later comes after this. One is held for whoever comes next.
+        let _ = self.places.acquire_many(CONNECTIONS - 1).await;
+    }
+}
+
+async fn accept(listener: net::TcpListener, served: Served) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let routes = routes(Served { observed, places: places.clone() });
+    let places = served.places.clone();
+    let routes = routes(served);
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let stream = Patient::new(stream, SEND_TIMEOUT);
                 let service = TowerToHyperService::new(routes.clone());
+                // Who asks again and again would have a place for ever, and others none.
                 let connection = http1::Builder::new()
+                    .keep_alive(false)
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)
                     .serve_connection(TokioIo::new(stream), service);
@@ -103,7 +122,7 @@ async fn metrics(State(served): State<Served>, headers: HeaderMap) -> impl IntoR
     let snapshot = view.snapshot().await;
     // One place is held for whoever comes next, unless all are taken.
     let free = places.available_permits();
-    let connections = CONNECTIONS - free - usize::from(free > 0);
+    let connections = CONNECTIONS as usize - free - usize::from(free > 0);
     let seen = Seen { watchers: hub.watchers(), connections, log: log_counters() };
     let text = hub.metrics().render(snapshot, seen, format);
     ([(header::CONTENT_TYPE, format.content_type())], text)
