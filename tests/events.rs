@@ -7,12 +7,11 @@ mod common;
 use common::{
     calls::{bundle, reason, runtime, switch, whole},
     daemon::{Daemon, program, run},
-    http,
+    http, soon,
 };
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Stdio},
-    time::Duration,
 };
 use synchromesh::{
     client::Control,
@@ -307,9 +306,7 @@ fn of_the_next_daemon_everything_is_new_to_who_has_seen_nothing_yet() {
         http::served(|_| format!("models: [{{bundle: {shown}/small.mesh, pool_bytes: {pool}}}]\n"));
     let is_watched = || http::scrape(&metrics).contains("synchromesh_event_watchers 1\n");
     let mut child = tail(&daemon, &[]);
-    while !is_watched() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    assert!(soon(is_watched));
     daemon.kill();
     let daemon = daemon.again();
     assert!(first_line(&mut child).contains(" serves"));

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{
-    Fixture,
+    Fixture, HANG,
     calls::{bundle, runtime, switch, whole},
     daemon::Daemon,
     http::{self, Answer, ask, get_metrics, send, served},
@@ -35,9 +35,6 @@ fn small_daemon() -> (tempfile::TempDir, Daemon, String) {
 fn one(bundle: &Path, pool_bytes: u64) -> String {
     format!("models: [{{bundle: {}, pool_bytes: {pool_bytes}}}]\n", bundle.display())
 }
-
-/// Longer than anything takes that is waited for.
-const HANG: Duration = Duration::from_secs(20);
 
 /// Samples by name and labels, as they stand in the text; labels are sorted.
 struct Scrape {

@@ -8,6 +8,7 @@ mod common;
 use common::{
     calls::{assert_serves, bundle, runtime, switch},
     daemon::{Daemon, program, write_config},
+    soon,
     systemd::{HeldThread, Manager},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,8 +17,6 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    thread,
-    time::Duration,
 };
 use synchromesh::{
     client::{AttachError, Attachment},
@@ -154,9 +153,7 @@ fn peers_limits_prefetching_and_log_levels_change_while_the_daemon_runs() {
     let said = String::from_utf8(exported.stderr).unwrap();
     assert!(!said.contains("may not attach"), "{said}");
     let _second = Attachment::connect(&attach, "", "").unwrap();
-    while loaded_ahead(&daemon) == 0 {
-        thread::sleep(Duration::from_millis(5));
-    }
+    assert!(soon(|| loaded_ahead(&daemon) > 0), "what is foreseen is loaded now");
     switch_to(&daemon, "parking");
     drop((_first, _second));
     assert_serves(&daemon, &fixture, bundle.find_task("parking").unwrap());

@@ -264,19 +264,24 @@ fn p1_what_a_crash_between_keeping_and_forgetting_has_left_is_forgotten_first() 
 }
 
 #[test]
-fn p15_a_store_that_is_too_small_is_warned_of() {
+fn m17_a_store_that_is_small_is_warned_of_and_used_as_far_as_it_goes() {
     let rig = Rig::new();
-    for (room, is_enough) in [("5", false), ("6", true), ("many", true)] {
-        let daemon = rig.start();
-        rig.manager.wait_for_kept(PARTS);
-        let daemon = rig.ready(rig.crash_into(daemon, &[("FDSTORE", room)]));
-        rig.manager.wait_for_kept(PARTS);
+    let mut daemon = rig.start();
+    // What two daemons leave, and what one does, has room or has not.
+    for (room, is_warned_of, is_renewed) in
+        [("6", false, true), ("5", true, true), ("3", true, true), ("2", true, false)]
+    {
+        let before = rig.manager.wait_for_kept(PARTS);
+        daemon = rig.ready(rig.crash_into(daemon, &[("FDSTORE", room)]));
         let log = daemon.log();
-        let warned = log.iter().filter(|line| line.contains("raise FileDescriptorStoreMax="));
-        let warned: Vec<_> = warned.collect();
-        assert_eq!(warned.is_empty(), is_enough, "{room}: {warned:?}");
-        assert!(warned.iter().all(|line| line.contains("room=5 needed=6")), "{warned:?}");
+        assert_eq!(adopted(&daemon, "read"), 0, "{room}: {log:?}");
+        let warning = format!("raise FileDescriptorStoreMax= room={room} needed=6");
+        assert_eq!(log.iter().any(|line| line.contains(&warning)), is_warned_of, "{log:?}");
+        let now = rig.manager.wait_for_kept(PARTS);
+        assert_eq!(now.iter().all(|name| !before.contains(name)), is_renewed, "{room}");
     }
+    let daemon = rig.crash(daemon);
+    assert_eq!(adopted(&daemon, "read"), 0, "from what an earlier one has left");
 }
 
 #[test]

@@ -111,20 +111,42 @@ impl Store {
     }
 
     /// Has systemd keep what the next daemon needs, and then forget what was left by earlier ones: in
-    /// between it has both, so that a crash takes nothing. Where it cannot keep the new, the old stays.
+    /// between it has both, so that a crash takes nothing. Where it cannot keep the new, the old stays;
+    /// where it has no room for both, the old goes first.
     pub(super) async fn replace(self, models: Vec<Estate>, notifier: &Notifier) {
         drop(self.predecessors);
-        let (kept, is_whole) = keep(models, notifier).await;
-        for name in if is_whole { self.names } else { kept } {
-            notifier.tell(&[FORGET, NotifyState::Custom(&named(&name))]).await;
+        let needed = PARTS.len() * models.len();
+        let room = systemd::store_size().unwrap_or(usize::MAX);
+        if room < 2 * needed {
+            let needed = 2 * needed;
+            let what = "systemd has no room for what two daemons leave: raise";
+            tracing::warn!(room, needed, "{what} FileDescriptorStoreMax=");
         }
+        if models.is_empty() || room < needed {
+            return;
+        }
+        let is_crowded = room - needed < self.names.len();
+        if is_crowded {
+            forget(&self.names, notifier).await;
+        }
+        let (kept, is_whole) = keep(models, notifier).await;
+        if !is_whole {
+            forget(&kept, notifier).await;
+        } else if !is_crowded {
+            forget(&self.names, notifier).await;
+        }
+    }
+}
+
+async fn forget(names: &BTreeSet<String>, notifier: &Notifier) {
+    for name in names {
+        notifier.tell(&[FORGET, NotifyState::Custom(&named(name))]).await;
     }
 }
 
 /// The names that now are kept, and whether that is all there is to be.
 async fn keep(models: Vec<Estate>, notifier: &Notifier) -> (BTreeSet<String>, bool) {
     let (daemon, mut kept) = (now(), BTreeSet::new());
-    let is_there = !models.is_empty();
     for (number, Estate { pool, table, roster }) in models.into_iter().enumerate() {
         let fds = [pool, Some(table), Some(roster)];
         for (part, fd) in PARTS.into_iter().zip(fds).filter_map(|(part, fd)| Some((part, fd?))) {
@@ -136,24 +158,17 @@ async fn keep(models: Vec<Estate>, notifier: &Notifier) -> (BTreeSet<String>, bo
             kept.insert(name);
         }
     }
-    (kept, is_there)
+    (kept, true)
 }
 
 /// What is to be kept of all models, if there is somebody to keep it.
 pub(super) fn estates(models: &[Model], notifier: &Notifier) -> Vec<Estate> {
     let estates = models.iter().take_while(|_| notifier.is_heard()).map(Model::estate);
-    let estates = estates.collect::<io::Result<Vec<_>>>().unwrap_or_else(|error| {
+    estates.collect::<io::Result<_>>().unwrap_or_else(|error| {
         let what = "the next daemon has nothing newer to begin with than what is kept already";
         tracing::warn!(%error, "{what}");
         Vec::new()
-    });
-    // While one daemon follows another, all of it is kept twice.
-    let needed = 2 * PARTS.len() * estates.len();
-    if let Some(room) = systemd::store_size().filter(|room| *room < needed) {
-        let what = "systemd has no room for all that the next daemon begins with: raise";
-        tracing::warn!(room, needed, "{what} FileDescriptorStoreMax=");
-    }
-    estates
+    })
 }
 
 fn named(name: &str) -> String {

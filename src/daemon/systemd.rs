@@ -58,8 +58,8 @@ pub(super) fn passed() -> io::Result<Vec<Passed>> {
     Ok(listen_fds_with_names()?.map(take).collect())
 }
 
-/// How many descriptors are kept for the daemon at most; later ones are dropped, and nobody is told.
-/// Systemd tells so from version 254 on.
+/// How many descriptors systemd keeps at most: it drops later ones, and tells nobody. It says so from
+/// version 254 on, if it keeps any at all.
 pub(super) fn store_size() -> Option<usize> {
     env::var("FDSTORE").ok()?.parse().ok()
 }

@@ -32,7 +32,7 @@ pub(super) async fn run(engine: Handle, notifier: Arc<Notifier>, every: Duration
         };
         match &silent {
             None => notifier.tell_now(&[NotifyState::Watchdog]),
-            Some(silent) if before.is_none() => {
+            Some(silent) if before.as_ref() != Some(silent) => {
                 tracing::error!(silent, "no answer: systemd will start the daemon anew");
             }
             Some(_) => {}

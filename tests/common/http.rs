@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper may stop its test")]
 
-use super::daemon::Daemon;
+use super::{HANG, daemon::Daemon};
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The key of `listen` that has the kernel choose a port; see [`address`].
-pub(crate) const ANY_PORT: &str = "metrics: '127.0.0.1:0'";
+const ANY_PORT: &str = "metrics: '127.0.0.1:0'";
 
 /// What came back, all of it.
 pub(crate) struct Answer {
@@ -30,7 +30,7 @@ impl Answer {
 }
 
 /// The address that a daemon tells in its log.
-pub(crate) fn address(daemon: &Daemon) -> String {
+fn address(daemon: &Daemon) -> String {
     let log = daemon.log();
     let line = log.iter().find(|line| line.contains("metrics are served")).unwrap();
     line.split_once("address=").unwrap().1.trim().to_owned()
@@ -46,6 +46,7 @@ pub(crate) fn served(models: impl FnOnce(&Path) -> String) -> (Daemon, String) {
 /// Sends a request, all of it, and takes nothing of the answer yet.
 pub(crate) fn send(address: &str, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(HANG)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     stream
 }

@@ -16,7 +16,15 @@ pub(crate) mod systemd;
 
 use fixedbitset::FixedBitSet;
 use safetensors::Dtype;
-use std::{collections::HashSet, io::Write as _, ops::Range, path::Path, sync::Arc};
+use std::{
+    collections::HashSet,
+    io::Write as _,
+    ops::Range,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 use synchromesh::{
     bundle::{
         ABSENT, BaseSpec, BlockShape, Bundle, BundleId, FORMAT, GridSpec, InputDigest, LayoutMeta,
@@ -25,6 +33,21 @@ use synchromesh::{
     storage::{Resources, Unavailable, Uring},
     units::{BlockIndex, TaskIndex},
 };
+
+/// Longer than anything takes that is waited for.
+pub(crate) const HANG: Duration = Duration::from_secs(60);
+
+/// Whether something comes to hold.
+pub(crate) fn soon(mut holds: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + HANG;
+    while Instant::now() < until {
+        if holds() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
 
 /// Whether the kernel refuses io_uring here, as many containers have it do. Then its tests are
 /// skipped, and say so past what the test harness captures.

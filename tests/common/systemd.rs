@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper may stop its test")]
 
-use super::daemon::{Daemon, program};
+use super::{
+    HANG,
+    daemon::{Daemon, program},
+};
 use rustix::{
     io::fcntl_dupfd_cloexec,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
@@ -24,8 +27,6 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Longer than anything takes that is waited for.
-const HANG: Duration = Duration::from_secs(20);
 /// Descriptors that the daemon's own do not get in the way of.
 const HIGH: i32 = 200;
 
@@ -47,6 +48,8 @@ struct State {
     notices: Vec<String>,
     last_ping: Option<Instant>,
     kept: Vec<(String, OwnedFd)>,
+    /// How many can be kept, if that is bounded.
+    room: Option<usize>,
 }
 
 impl Manager {
@@ -71,7 +74,9 @@ impl Manager {
         sockets: &[(&str, &OwnedFd)],
         env: &[(&str, &str)],
     ) -> Daemon {
-        let state = self.heard.state.lock().unwrap();
+        let mut state = self.heard.state.lock().unwrap();
+        let room = env.iter().find(|(name, _)| *name == "FDSTORE");
+        state.room = room.map(|(_, room)| room.parse().unwrap());
         let kept = state.kept.iter().map(|(name, fd)| (&**name, fd));
         let all: Vec<_> = sockets.iter().copied().chain(kept).collect();
         let mut command = passing(&all);
@@ -170,8 +175,9 @@ impl Heard {
         let value =
             |key: &str| notice.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
         let name = value("FDNAME=").unwrap_or_else(|| "stored".into());
+        let has_room = state.room.is_none_or(|room| state.kept.len() < room);
         match fd {
-            Some(fd) if value("FDSTORE=1").is_some() => state.kept.push((name, fd)),
+            Some(fd) if value("FDSTORE=1").is_some() && has_room => state.kept.push((name, fd)),
             _ if value("FDSTOREREMOVE=1").is_some() => {
                 state.kept.retain(|(other, _)| *other != name)
             }

@@ -24,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// Who may listen at once: others need connections, too.
 const LISTENERS: usize = 16;
-const _: () = assert!(LISTENERS < CONNECTIONS as usize);
+const _: () = assert!(LISTENERS < CONNECTIONS);
 /// How often the state is told.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a listener is told nothing while the engine does not answer.

@@ -31,7 +31,7 @@ use std::{io, net, sync::Arc, thread, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 /// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS: u32 = 32;
+const CONNECTIONS: usize = 32;
 /// How long a request's head may take to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a peer may take nothing of what is sent to it.
@@ -59,7 +59,7 @@ impl HttpServer {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
         let served = Served { observed, places: places.clone() };
         let work = move || {
             if let Err(error) = runtime.block_on(accept(listener, served)) {
@@ -71,11 +71,13 @@ impl HttpServer {
         Ok(Self { places })
     }
 
-    /// Lets nobody in any more but one, and returns when all others have gone. Those who listen go
-    /// when the hub tells them of the end.
+    /// Serves nobody any more who comes from now on, and returns when all others have gone. Those
+    /// who listen go when the hub tells them of the end.
     pub async fn stop(self) {
-        // Whoever asks for a place later comes after this. One is held for whoever comes next.
-        let _ = self.places.acquire_many(CONNECTIONS - 1).await;
+        // Whoever wants a place later comes after this, and gets none.
+        if let Ok(places) = self.places.acquire_many(CONNECTIONS as u32).await {
+            places.forget();
+        }
     }
 }
 
@@ -83,9 +85,10 @@ async fn accept(listener: net::TcpListener, served: Served) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let places = served.places.clone();
     let routes = routes(served);
-    while let Ok(place) = places.clone().acquire_owned().await {
+    loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
                 let stream = Patient::new(stream, SEND_TIMEOUT);
                 let service = TowerToHyperService::new(routes.clone());
                 // Who asks again and again would have a place for ever, and others none.
@@ -106,7 +109,6 @@ async fn accept(listener: net::TcpListener, served: Served) -> io::Result<()> {
             }
         }
     }
-    Ok(())
 }
 
 fn routes(served: Served) -> Router {
@@ -120,9 +122,7 @@ async fn metrics(State(served): State<Served>, headers: HeaderMap) -> impl IntoR
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let format = Format::accepted(accept.unwrap_or_default());
     let snapshot = view.snapshot().await;
-    // One place is held for whoever comes next, unless all are taken.
-    let free = places.available_permits();
-    let connections = CONNECTIONS as usize - free - usize::from(free > 0);
+    let connections = CONNECTIONS - places.available_permits();
     let seen = Seen { watchers: hub.watchers(), connections, log: log_counters() };
     let text = hub.metrics().render(snapshot, seen, format);
     ([(header::CONTENT_TYPE, format.content_type())], text)
