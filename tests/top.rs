@@ -8,10 +8,12 @@ mod common;
 use common::{
     calls::{bundle, runtime, switch, whole},
     daemon::{Daemon, program, run},
+    soon,
 };
 use rustix::{
     fs::{Mode, OFlags},
-    process::Signal,
+    io::ioctl_fionread,
+    process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize},
 };
@@ -37,6 +39,8 @@ struct Top {
     slave: OwnedFd,
     before: Termios,
     written: Arc<Mutex<Vec<u8>>>,
+    /// While it is held, nothing is read of what is written.
+    reading: Arc<Mutex<()>>,
 }
 
 impl Top {
@@ -63,14 +67,21 @@ impl Top {
             .unwrap();
         let terminal = File::from(terminal);
         let written = Arc::new(Mutex::new(Vec::new()));
+        let reading = Arc::<Mutex<()>>::default();
         let (mut reader, sink) = (terminal.try_clone().unwrap(), written.clone());
+        let may_read = reading.clone();
         thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count) = reader.read(&mut bytes) {
                 sink.lock().unwrap().extend(&bytes[..count]);
+                drop(may_read.lock().unwrap());
             }
         });
-        Self { child, terminal, slave, before, written }
+        Self { child, terminal, slave, before, written, reading }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     fn press(&mut self, keys: &str) {
@@ -206,14 +217,39 @@ fn signals_end_it_and_the_terminal_is_given_back() {
     for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
         let top = Top::start(&daemon.control());
         top.wait_for("the session", |screen| screen.contains("default"));
-        rustix::process::kill_process(rustix::process::Pid::from_child(&top.child), signal)
-            .unwrap();
+        top.signal(signal);
         assert_eq!(top.ended().code(), Some(0), "{signal:?}");
     }
     let mut top = Top::start(&daemon.control());
     top.wait_for("the session", |screen| screen.contains("default"));
     top.press("\x03");
     assert_eq!(top.ended().code(), Some(0));
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_does_not_keep_it_from_ending() {
+    let (_folder, daemon) = daemon();
+    let mut top = Top::start(&daemon.control());
+    top.wait_for("the session", |screen| screen.contains("default"));
+    let reading = top.reading.clone();
+    let held = reading.lock().unwrap();
+    // It waits for its terminal once no more of what it writes comes there.
+    let (mut before, mut same) = (0, 0);
+    while same < 20 {
+        // Each key has all of the screen drawn anew.
+        top.press("?");
+        thread::sleep(Duration::from_millis(50));
+        let waiting = ioctl_fionread(&top.terminal).unwrap();
+        same = if waiting == before { same + 1 } else { 0 };
+        before = waiting;
+    }
+    top.signal(Signal::TERM);
+    thread::sleep(Duration::from_millis(300));
+    assert!(top.child.try_wait().unwrap().is_none(), "it is not there to hear it");
+    top.signal(Signal::TERM);
+    let ends = soon(|| top.child.try_wait().unwrap().is_some());
+    drop(held);
+    assert!(ends);
 }
 
 #[test]

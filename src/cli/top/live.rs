@@ -1,7 +1,7 @@
 //! The display as it lives: keys, news and time come in, and what changed is drawn.
 
 use super::{
-    super::failure::Failure,
+    super::{failure::Failure, interrupt::Interrupt},
     Clock, TopArgs,
     draw::{self, Look},
     feed::{Feed, QUEUE, Wanted},
@@ -25,6 +25,8 @@ const AGING: Duration = Duration::from_secs(1);
 
 /// Shows a daemon until a key or a signal ends it.
 pub(super) fn live(args: &TopArgs) -> Result<(), Failure> {
+    // A second signal ends it where the first is not heard: while the terminal takes nothing.
+    Interrupt::listen().map_err(Failure::failed)?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
     let ended = runtime.block_on(show(args));
     ended.map_err(|error| Failure::failed(format!("cannot use the terminal: {error}")))
