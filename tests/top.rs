@@ -28,9 +28,6 @@ use std::{
     time::Duration,
 };
 
-/// Tries of 10 ms until something that must come is taken not to come.
-const TRIES: usize = 3000;
-
 /// `top` in a terminal of 80 columns and 24 lines.
 struct Top {
     child: Child,
@@ -98,33 +95,25 @@ impl Top {
 
     /// Waits until the screen is as it should be.
     fn wait_for(&self, what: &str, holds: impl Fn(&str) -> bool) {
-        for _ in 0..TRIES {
-            if holds(&self.screen()) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{what}: {}", self.screen());
+        assert!(soon(|| holds(&self.screen())), "{what}: {}", self.screen());
     }
 
     /// Waits until it has ended, and checks that the terminal is as it was.
     fn ended(mut self) -> ExitStatus {
-        let status = (0..TRIES).find_map(|_| {
-            thread::sleep(Duration::from_millis(10));
-            self.child.try_wait().unwrap()
+        let mut status = None;
+        let ends = soon(|| {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
         });
-        let status = status.expect("it ends");
+        assert!(ends);
         let after = tcgetattr(self.slave.as_fd()).unwrap();
         assert_eq!(after.local_modes, self.before.local_modes);
         assert_eq!(after.input_modes, self.before.input_modes);
         assert!(after.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO));
         let left = |text: &str| text.contains("\x1b[?1049l") && text.contains("\x1b[?25h");
-        let told = (0..TRIES).any(|_| {
-            thread::sleep(Duration::from_millis(10));
-            left(&self.written())
-        });
+        let told = soon(|| left(&self.written()));
         assert!(told, "the screen is left and the cursor shown: {:?}", self.written());
-        status
+        status.unwrap()
     }
 }
 

@@ -29,9 +29,9 @@ use tokio::{
 
 /// Events that are kept for whoever comes back.
 const KEPT: usize = 2048;
-/// How long events may wait for others: watchers are woken no more often than that. It divides no
-/// cycle that driving stacks have: after 20 ms, the next switch of a cycle of 10 or 20 ms would begin
-/// just when watchers are told of this one, and wait.
+/// How long events may wait for others: watchers are woken no more often than that. No cycle that
+/// driving stacks have divides it: after 20 ms, a switch of a cycle of 10 or 20 ms would begin just
+/// when watchers are told of an earlier one, and wait.
 const DELAY: Duration = Duration::from_millis(17);
 /// Events that are taken in before others on the thread get their turn.
 const SHARE: usize = 32;

@@ -6,6 +6,7 @@
 use super::{
     HANG,
     daemon::{Daemon, program},
+    soon,
 };
 use rustix::{
     io::fcntl_dupfd_cloexec,
@@ -129,17 +130,14 @@ impl Manager {
     /// Whether the daemon does not ping for so long, as it should not. What was heard before does
     /// not count any more.
     pub(crate) fn misses_pings(&self, limit: Duration) -> bool {
-        let until = Instant::now() + HANG;
-        while Instant::now() < until {
+        soon(|| {
             let mut state = self.heard.state.lock().unwrap();
-            if state.last_ping.expect("there was one").elapsed() > limit {
+            let is_silent = state.last_ping.expect("there was one").elapsed() > limit;
+            if is_silent {
                 state.notices.clear();
-                return true;
             }
-            drop(state);
-            thread::sleep(Duration::from_millis(5));
-        }
-        false
+            is_silent
+        })
     }
 
     /// Waits for so many pings.
