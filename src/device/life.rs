@@ -3,10 +3,17 @@
 //! It is a robust futex (`man 2 set_robust_list`): a thread that does nothing else owns the word,
 //! and when a thread ends, the kernel sets [`OWNER_DIED`] in the words of its robust list. So readers
 //! in other processes learn of a killed daemon by one load. Nobody waits for the futex here.
+//!
+//! The list lies in shared memory. When the kernel kills a process for lack of memory, its OOM reaper
+//! unmaps private memory at once, possibly before the thread ends and the kernel walks the list; it
+//! leaves shared mappings alone.
 
+use super::memory::{MemoryError, SharedMemory, Sharing};
 use std::{
     ffi::c_long,
-    io, ptr,
+    io,
+    mem::offset_of,
+    ptr,
     sync::{
         atomic::{AtomicU32, Ordering},
         mpsc,
@@ -26,8 +33,8 @@ pub(super) struct Life {
     /// Dropped to end the thread.
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// What the kernel walks when the thread ends; it stays where it is until the thread is joined.
-    _list: Box<RobustList>,
+    /// Holds the list that the kernel walks when the thread ends; dropped after the thread is joined.
+    _list: SharedMemory,
 }
 
 /// A list of one futex, in the kernel's layout (`struct robust_list_head`, then the entry).
@@ -49,24 +56,19 @@ struct Entry {
 /// What the kernel takes for the length of the list's head.
 const HEAD_BYTES: usize = 3 * size_of::<usize>();
 
-#[expect(unsafe_code, reason = "the list goes to a thread that only tells the kernel of it")]
-// SAFETY: the thread gets the list's address and never follows it; the kernel does, when the thread
-// ends, and `Life` keeps the list until then.
-unsafe impl Send for RobustList {}
-
-#[expect(unsafe_code, reason = "shared for the same reason")]
-// SAFETY: nobody reads the list's fields after it was made.
-unsafe impl Sync for RobustList {}
-
 impl Life {
     /// Begins with this word.
     ///
     /// # Safety
     /// The word stays mapped at its address until the `Life` is dropped.
     #[expect(unsafe_code, reason = "the kernel writes to the word when the thread ends")]
-    pub(super) unsafe fn begin(word: &AtomicU32) -> io::Result<Self> {
-        let list = RobustList::of(word);
-        let head = ptr::from_ref(&*list).addr();
+    pub(super) unsafe fn begin(word: &AtomicU32) -> Result<Self, MemoryError> {
+        let bytes = size_of::<RobustList>() as u64;
+        let list = SharedMemory::create("life", bytes, Sharing::ReadOnly, false)?;
+        let head = list.ptr().cast::<RobustList>();
+        // SAFETY: the mapping is page-aligned and has room for the list, and nobody else has it yet.
+        unsafe { head.write(RobustList::at(head, word)) };
+        let head = head.addr();
         let (stop, stopped) = mpsc::channel::<()>();
         let (started, start) = mpsc::channel();
         let hold = move || {
@@ -74,27 +76,29 @@ impl Life {
             // Nothing is ever sent: this is the end of the sender.
             let _ = stopped.recv();
         };
+        let failed = |source| MemoryError::Life { source };
         let builder = thread::Builder::new().name("life".into()).stack_size(STACK_BYTES);
-        let thread = Some(builder.spawn(hold)?);
+        let thread = Some(builder.spawn(hold).map_err(failed)?);
         let life = Self { stop: Some(stop), thread, _list: list };
-        let owner = start.recv().map_err(io::Error::other)??;
-        word.store(owner, Ordering::Release);
+        let owner = start.recv().map_err(io::Error::other).and_then(|owner| owner);
+        word.store(owner.map_err(failed)?, Ordering::Release);
         Ok(life)
     }
 }
 
 impl RobustList {
-    fn of(word: &AtomicU32) -> Box<Self> {
-        let null = ptr::null();
-        let entry = Entry { next: null };
-        let mut list = Box::new(Self { first: null, futex_offset: 0, pending: null, entry });
+    /// The list of one word, to be written at this address.
+    fn at(head: *mut Self, word: &AtomicU32) -> Self {
+        let entry = head.wrapping_byte_add(offset_of!(Self, entry)).cast_const().cast::<Entry>();
         // The kernel finds the word at this distance from the entry.
-        let distance = word.as_ptr().addr().wrapping_sub(ptr::from_ref(&list.entry).addr());
-        list.futex_offset = distance.cast_signed() as c_long;
-        list.first = &raw const list.entry;
-        // The last entry leads back to the head.
-        list.entry.next = (&raw const list.first).cast();
-        list
+        let distance = word.as_ptr().addr().wrapping_sub(entry.addr());
+        Self {
+            first: entry,
+            futex_offset: distance.cast_signed() as c_long,
+            pending: ptr::null(),
+            // The last entry leads back to the head.
+            entry: Entry { next: head.cast_const().cast() },
+        }
     }
 }
 
@@ -124,12 +128,25 @@ impl Drop for Life {
 mod tests {
     use super::*;
 
+    /// Whether an address lies in a shared mapping, by the kernel's account of this process.
+    fn is_shared(address: usize) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let mut mappings = maps.lines().map(|line| line.split_once(' ').unwrap());
+        let holds = |range: &str| {
+            let (from, to) = range.split_once('-').unwrap();
+            let [from, to] = [from, to].map(|at| usize::from_str_radix(at, 16).unwrap());
+            (from..to).contains(&address)
+        };
+        mappings.any(|(range, rest)| holds(range) && rest.as_bytes()[3] == b's')
+    }
+
     #[test]
     #[expect(unsafe_code, reason = "the word is borrowed for longer than the life")]
     fn the_word_says_that_its_owner_lives_and_then_that_it_does_not() {
         let word = AtomicU32::new(0);
         // SAFETY: `word` is dropped after `life`.
         let life = unsafe { Life::begin(&word) }.unwrap();
+        assert!(is_shared(life._list.ptr().addr()), "the OOM reaper leaves the list alone");
         let owner = word.load(Ordering::Acquire);
         assert!(owner != 0 && owner & OWNER_DIED == 0, "{owner:x}");
         drop(life);

@@ -41,16 +41,14 @@ fn room_of(group: &Path) -> Option<u64> {
     Some(limit.saturating_sub(used.saturating_sub(cache)))
 }
 
-/// The size of a reserved huge page, if enough of them are free for so many bytes, and little of
-/// the last one would be wasted.
+/// Rounding memory up to whole huge pages may waste one part in this many. Kernels with base pages of
+/// 64 KiB have huge pages of 512 MiB, so rounding up could double a pool.
+const WASTE_DIVISOR: u64 = 16;
+
+/// The size of a reserved huge page, if enough of them are free for so many bytes, and rounding up to
+/// whole pages wastes at most one part in [`WASTE_DIVISOR`].
 pub(super) fn reserved_huge_pages(bytes: u64) -> Option<u64> {
-    let info = MemInfo::read();
-    if info.huge_page_bytes > bytes {
-        return None;
-    }
-    let enough =
-        info.huge_page_bytes > 0 && info.free_huge_pages >= bytes.div_ceil(info.huge_page_bytes);
-    (enough && info.free_huge_pages > 0).then_some(info.huge_page_bytes)
+    MemInfo::read().huge_pages_for(bytes)
 }
 
 /// Bytes of the mapping at this address that lie in huge pages.
@@ -74,6 +72,14 @@ impl MemInfo {
     /// Asks the kernel.
     pub fn read() -> Self {
         Self::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+    }
+
+    fn huge_pages_for(&self, bytes: u64) -> Option<u64> {
+        let page_bytes = self.huge_page_bytes;
+        let pages = bytes.checked_div(page_bytes)? + u64::from(!bytes.is_multiple_of(page_bytes));
+        let waste = pages.checked_mul(page_bytes)? - bytes;
+        let fits = bytes > 0 && pages <= self.free_huge_pages && waste <= bytes / WASTE_DIVISOR;
+        fits.then_some(page_bytes)
     }
 
     fn parse(text: &str) -> Self {
@@ -143,6 +149,26 @@ mod tests {
         say(&outer, "memory.current", "1800\n");
         assert_eq!(room(), Some(0));
         assert_eq!(room_of_groups(root.path(), "1:cpu:/\n"), None, "version 1");
+    }
+
+    #[test]
+    fn huge_pages_that_would_waste_more_than_a_sixteenth_are_not_used() {
+        let large =
+            MemInfo { free_huge_pages: 64, huge_page_bytes: 512 << 20, available_bytes: None };
+        let mib = 1u64 << 20;
+        assert_eq!(large.huge_pages_for(513 * mib), None, "nearly half would be wasted");
+        assert_eq!(large.huge_pages_for(600 * mib), None);
+        assert_eq!(large.huge_pages_for(512 * mib), Some(512 * mib));
+        assert_eq!(large.huge_pages_for(1000 * mib), Some(512 * mib), "24 of 1000 are wasted");
+        assert_eq!(large.huge_pages_for(8200 * mib), Some(512 * mib));
+        let small = MemInfo { huge_page_bytes: 2 * mib, ..large };
+        assert_eq!(small.huge_pages_for(5 * mib), None, "1 of 5 would be wasted");
+        assert_eq!(small.huge_pages_for(33 * mib), Some(2 * mib));
+        assert_eq!(small.huge_pages_for(129 * mib), None, "65 pages are not free");
+        for none in [0, 1, u64::MAX] {
+            assert_eq!(small.huge_pages_for(none), None);
+        }
+        assert_eq!(MemInfo::default().huge_pages_for(mib), None, "the kernel has none");
     }
 
     #[test]

@@ -132,8 +132,7 @@ impl TableWriter {
         #[expect(unsafe_code, reason = "the kernel writes to the word when the daemon ends")]
         // SAFETY: the word lies in `table`, which is dropped after the `Life` (the order of the
         // fields); moving the `Table` does not move its mapping.
-        let life = unsafe { Life::begin(word) };
-        let life = life.map_err(|source| MemoryError::Life { source })?;
+        let life = unsafe { Life::begin(word) }?;
         Ok(Self { _life: life, table })
     }
 
