@@ -77,7 +77,6 @@ def serve(bundle: Path, folder: Path, more: str = "", pool: str = "1MiB") -> Ite
 def ready(daemon: Daemon) -> None:
     """Waits until the daemon answers."""
     deadline = time.monotonic() + HANG_S
-    # grpcio 1.51 takes five seconds to try again, so nothing is tried before there is a socket.
     while not (daemon.socket.exists() and answers(daemon)):
         assert daemon.process.poll() is None, "the daemon runs"
         assert time.monotonic() < deadline

@@ -8,7 +8,7 @@ import pytest
 from inputs import Inputs
 from live import HANG_S, Daemon, serve, short_folder
 
-from synchromesh import Attachment, Closed, Control
+from synchromesh import Attachment, Closed, Control, ControlError
 
 
 def killed(daemon: Daemon) -> None:
@@ -51,3 +51,17 @@ def test_a_daemon_that_stops_wakes_who_waits(any_model: Inputs) -> None:
         daemon.process.terminate()
         with pytest.raises(Closed):
             session.wait(timeout=HANG_S)
+
+
+def test_the_first_call_after_an_outage_succeeds_however_many_failed_before(any_model: Inputs) -> None:
+    with short_folder() as folder:
+        with serve(any_model.bundle, folder) as daemon:
+            control = Control(daemon.control, HANG_S)
+            control.switch_task("park")
+            killed(daemon)
+            for _ in range(30):
+                with pytest.raises(ControlError):
+                    control.status()
+                time.sleep(0.1)  # A channel of its own would wait seconds between attempts by now.
+        with serve(any_model.bundle, folder), control:
+            assert control.status().models

@@ -22,20 +22,27 @@ from .v1.task_service_pb2_grpc import TaskServiceStub
 _OPTIONS = [
     # What grpcio newer than 1.57 makes of a socket's path by itself, the daemon's HTTP/2 does not take.
     ("grpc.default_authority", "localhost"),
-    # A daemon that is just starting is asked again soon.
-    ("grpc.initial_reconnect_backoff_ms", 100),
+    # A new channel connects at once only if it does not share the back-off of the channel before.
+    ("grpc.use_local_subchannel_pool", 1),
 ]
 
 
 class Control:
     """A connection to the daemon's control socket.
 
-    `timeout` (seconds) bounds each call that has none of its own. Refused calls raise `ControlError`.
+    `timeout` (seconds) bounds each call that has none of its own. Refused calls raise `ControlError`. A call after a
+    broken connection connects anew, so the first call after the daemon is ready succeeds, however long it was away.
+    Threads may share a connection.
     """
 
     def __init__(self, path: str | os.PathLike[str], timeout: float = 30.0) -> None:
         self.timeout = timeout
-        self._channel = grpc.insecure_channel(f"unix:{os.fspath(path)}", options=_OPTIONS)
+        self._target = f"unix:{os.fspath(path)}"
+        self._connect()
+
+    def _connect(self) -> None:
+        """Makes a channel, which connects with its first call."""
+        self._channel = grpc.insecure_channel(self._target, options=_OPTIONS)
         self._stub: Any = TaskServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def switch_task(self, task: str, *, timeout: float | None = None, **fields: Any) -> messages.SwitchTaskResponse:
@@ -92,17 +99,31 @@ class Control:
         all of it; without one nothing does. To go on after a break, give `after`.
         """
         request = messages.WatchEventsRequest(**fields)
+        channel = self._channel
         try:
             for batch in self._stub.WatchEvents(request, timeout=timeout):
                 yield from batch.events
         except grpc.RpcError as error:
-            raise ControlError(error) from error
+            raise self._failed(channel, error) from error
 
     def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+        channel = self._channel
         try:
             return method(request, timeout=self.timeout if timeout is None else timeout)
         except grpc.RpcError as error:
-            raise ControlError(error) from error
+            raise self._failed(channel, error) from error
+
+    def _failed(self, channel: grpc.Channel, error: grpc.RpcError) -> ControlError:
+        """What a failed call raises. If the connection broke, the next call gets a new channel.
+
+        A channel waits longer and longer between attempts to connect, and grpcio before 1.58 looks at an attempt only
+        every five seconds. Calls of other threads end on the old channel, which therefore is not closed.
+        """
+        failed = ControlError(error)
+        is_broken = failed.code is grpc.StatusCode.UNAVAILABLE and not failed.reason
+        if is_broken and channel is self._channel:
+            self._connect()
+        return failed
 
     def close(self) -> None:
         """Closes the connection."""
