@@ -19,6 +19,7 @@ pub mod predict;
 pub mod proto;
 pub mod residency;
 pub mod storage;
+pub mod text;
 pub mod trace;
 pub mod units;
 pub mod wire;

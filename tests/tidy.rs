@@ -11,7 +11,7 @@ use std::{
 /// Modules from the bottom to the top, as in ARCHITECTURE.md. A module imports from rows below
 /// its own only.
 const LAYERS: [&[&str]; 10] = [
-    &["units", "files"],
+    &["units", "files", "text"],
     &["bundle", "config", "proto", "trace"],
     &["device"],
     &["storage", "compile", "wire", "gate"],

@@ -1,10 +1,10 @@
 //! The ways in which a bundle can be wrong: one variant each, so that a test, an operator and a
 //! client can tell them apart.
 //!
-//! Names from the file are printed escaped: a file must not write to an operator's terminal.
+//! Text from the file is shown bounded and escaped: a file must not write to an operator's terminal.
 
 use super::{FORMAT, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_INDEX_BYTES, MAX_TASKS, ShapeError};
-use crate::units::BLOCK_ALIGN;
+use crate::{text::shown, units::BLOCK_ALIGN};
 use safetensors::SafeTensorError;
 use std::{
     io,
@@ -35,7 +35,7 @@ pub enum Fault {
     #[error("the header claims {0} bytes, more than {MAX_HEADER_BYTES}: this is not a bundle")]
     HeaderLength(u64),
     /// The header is not that of a safetensors file, or its tensors overlap or leave holes.
-    #[error("not a valid safetensors file: {0}")]
+    #[error("not a valid safetensors file: {}", shown(.0))]
     Safetensors(#[from] SafeTensorError),
     /// The tensors end before the file does, or after it.
     #[error("the header tells of {claimed} bytes of data, the file has {found}: copy it again")]
@@ -46,13 +46,13 @@ pub enum Fault {
         found: u64,
     },
     /// A key stands twice in the header, or a name twice in the model.
-    #[error("the bundle names {0:?} twice")]
+    #[error("the bundle names \"{}\" twice", shown(.0))]
     Duplicate(String),
     /// A safetensors file, but not a bundle.
     #[error("a safetensors file without `synchromesh` metadata: pack it into a bundle first")]
     NotABundle,
     /// The metadata is not what the format says.
-    #[error("the bundle's metadata is wrong: {0}")]
+    #[error("the bundle's metadata is wrong: {}", shown(.0))]
     Metadata(#[source] serde_json::Error),
     /// Another version of the format.
     #[error("format version {0}; this program reads version {FORMAT}: pack the model again")]
@@ -61,7 +61,7 @@ pub enum Fault {
     #[error(transparent)]
     BlockShape(#[from] ShapeError),
     /// Something does not begin at a multiple of the alignment.
-    #[error("{what} begins at byte {offset}, which is not a multiple of {BLOCK_ALIGN}")]
+    #[error("{} begins at byte {offset}, which is not a multiple of {BLOCK_ALIGN}", shown(what))]
     Misaligned {
         /// What is misaligned.
         what: String,
@@ -79,7 +79,7 @@ pub enum Fault {
         limit: u64,
     },
     /// A name that is empty, too long or has characters that are not allowed.
-    #[error("{what} name {name:?}: use 1 to 64 letters, digits, '.', '_' or '-'")]
+    #[error("{what} name \"{}\": use 1 to 64 letters, digits, '.', '_' or '-'", shown(name))]
     Name {
         /// What is named.
         what: &'static str,
@@ -87,22 +87,22 @@ pub enum Fault {
         name: String,
     },
     /// A tensor that the format needs is not there.
-    #[error("tensor {0:?} is missing")]
+    #[error("tensor \"{}\" is missing", shown(.0))]
     Missing(String),
     /// A tensor that the format does not know.
-    #[error("tensor {0:?} does not belong in a bundle")]
+    #[error("tensor \"{}\" does not belong in a bundle", shown(.0))]
     Unexpected(String),
     /// A tensor stands where the format does not allow it.
-    #[error("tensor {0:?} is out of order")]
+    #[error("tensor \"{}\" is out of order", shown(.0))]
     OutOfOrder(String),
     /// Padding that is not needed, or is not zero: it could hide anything.
-    #[error("padding {0:?} is not the few zeros up to the next multiple of {BLOCK_ALIGN}")]
+    #[error("padding \"{}\" is not the few zeros up to the next multiple of {BLOCK_ALIGN}", shown(.0))]
     Padding(String),
     /// The index is too large.
     #[error("the index has {0} bytes; at most {MAX_INDEX_BYTES} are allowed")]
     IndexLength(u64),
     /// A tensor's type or shape differs from what the metadata implies.
-    #[error("tensor {name:?} is {found}; the metadata implies {expected}")]
+    #[error("tensor \"{}\" is {}; the metadata implies {expected}", shown(name), shown(found))]
     TensorShape {
         /// The tensor.
         name: String,
@@ -112,13 +112,13 @@ pub enum Fault {
         expected: String,
     },
     /// A tensor of the model has no elements or is too large.
-    #[error("tensor {0:?} has an empty or oversized shape")]
+    #[error("tensor \"{}\" has an empty or oversized shape", shown(.0))]
     TensorSize(String),
     /// Header or index do not match the digest stored in the file.
     #[error("header or index are damaged: their digest does not match")]
     Digest,
     /// A grid points past the blocks.
-    #[error("{name:?} refers to block {block}, but there are {blocks}")]
+    #[error("\"{}\" refers to block {block}, but there are {blocks}", shown(name))]
     BlockIndex {
         /// The grid.
         name: String,
@@ -128,7 +128,7 @@ pub enum Fault {
         blocks: u64,
     },
     /// A task's own value is not in the task's set.
-    #[error("{name:?} refers to block {block}, which is not in the task's set")]
+    #[error("\"{}\" refers to block {block}, which is not in the task's set", shown(name))]
     OwnBlock {
         /// The overriding grid.
         name: String,

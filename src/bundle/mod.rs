@@ -45,7 +45,9 @@ pub const MAX_BLOCKS: u64 = 1 << 26;
 /// Largest block.
 pub const MAX_BLOCK_BYTES: u64 = 16 << 20;
 /// Largest header.
-pub const MAX_HEADER_BYTES: u64 = 64 << 20;
+pub const MAX_HEADER_BYTES: u64 = 32 << 20;
+/// Most tensors that a header describes. Reading a header takes up to 900 bytes of memory for each.
+pub const MAX_HEADER_TENSORS: usize = 1 << 17;
 /// Largest index, which is held in memory.
 pub const MAX_INDEX_BYTES: u64 = 2 << 30;
 /// Longest name of a task or a model.

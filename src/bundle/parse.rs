@@ -5,7 +5,8 @@
 //! bounded before anything is allocated from it.
 
 use super::{
-    Bundle, FORMAT, Fault, IndexBytes, MAX_HEADER_BYTES, MAX_INDEX_BYTES, Meta, OpenError,
+    Bundle, FORMAT, Fault, IndexBytes, MAX_HEADER_BYTES, MAX_HEADER_TENSORS, MAX_INDEX_BYTES, Meta,
+    OpenError,
 };
 use crate::{
     files::open_regular,
@@ -159,7 +160,7 @@ impl Outline {
     /// Checks a header, and that the data behind it has the length that it claims, where the data is.
     fn of_header(header: Vec<u8>, data_len: Option<u64>) -> Result<Self, Fault> {
         let json = str::from_utf8(&header[8..]).map_err(SafeTensorError::InvalidHeader)?;
-        refuse_duplicates(json)?;
+        check_keys(json)?;
         // Not `SafeTensors::read_metadata`: its sum of the lengths can overflow.
         let tensors: Metadata =
             serde_json::from_str(json).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
@@ -322,12 +323,17 @@ fn read_meta(tensors: &Metadata) -> Result<Meta, Fault> {
     serde_json::from_str(json).map_err(Fault::Metadata)
 }
 
-/// Refuses a header that has a key twice, among the tensors or in `__metadata__`: serde's maps
-/// would keep the last silently, and two readers could see two different files.
-fn refuse_duplicates(json: &str) -> Result<(), Fault> {
-    struct Twice(Option<String>);
+/// Refuses a header that describes too many tensors, before memory is used for them; and one that has
+/// a key twice, among the tensors or in `__metadata__`: serde's maps would keep the last silently, and
+/// two readers could see two different files.
+fn check_keys(json: &str) -> Result<(), Fault> {
+    #[derive(Default)]
+    struct Keys {
+        twice: Option<String>,
+        too_many: bool,
+    }
 
-    impl<'de> de::DeserializeSeed<'de> for &mut Twice {
+    impl<'de> de::DeserializeSeed<'de> for &mut Keys {
         type Value = ();
 
         fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -335,7 +341,7 @@ fn refuse_duplicates(json: &str) -> Result<(), Fault> {
         }
     }
 
-    impl<'de> de::Visitor<'de> for &mut Twice {
+    impl<'de> de::Visitor<'de> for &mut Keys {
         type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -351,15 +357,26 @@ fn refuse_duplicates(json: &str) -> Result<(), Fault> {
                     map.next_value::<de::IgnoredAny>()?;
                 }
                 if let Some(twice) = keys.replace(key) {
-                    self.0.get_or_insert(twice);
+                    self.twice.get_or_insert(twice);
+                }
+                if keys.len() > MAX_HEADER_TENSORS {
+                    self.too_many = true;
+                    return Err(de::Error::custom("too many tensors"));
                 }
             }
             Ok(())
         }
     }
 
-    let mut twice = Twice(None);
+    let mut keys = Keys::default();
     // Errors of syntax are left to the safetensors crate, which reads the same text next.
-    let _ = serde_json::Deserializer::from_str(json).deserialize_map(&mut twice);
-    twice.0.map_or(Ok(()), |key| Err(Fault::Duplicate(key)))
+    let _ = serde_json::Deserializer::from_str(json).deserialize_map(&mut keys);
+    let limit = MAX_HEADER_TENSORS as u64;
+    match keys {
+        Keys { too_many: true, .. } => {
+            Err(Fault::Count { what: "or more tensors in the header", count: limit + 1, limit })
+        }
+        Keys { twice: Some(key), .. } => Err(Fault::Duplicate(key)),
+        Keys { .. } => Ok(()),
+    }
 }

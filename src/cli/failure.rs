@@ -1,5 +1,6 @@
 //! How a command fails: a message on standard error, and an exit code.
 
+use crate::text::{escape_lines, shown};
 use std::{error::Error, io::Write as _, process::ExitCode};
 
 /// Why a command did not do what it was asked for.
@@ -23,7 +24,7 @@ impl Failure {
     /// Says so.
     pub(super) fn report(self) -> ExitCode {
         // If standard error is gone, the code still tells.
-        let _ = writeln!(std::io::stderr(), "error: {}", self.message);
+        let _ = writeln!(std::io::stderr(), "error: {}", escape_lines(&self.message));
         ExitCode::from(self.code)
     }
 }
@@ -33,7 +34,7 @@ fn describe(error: Box<dyn Error>) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let more = error.to_string();
+        let more = shown(error).to_string();
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     bundle::{MAX_BLOCKS, ShapeError, WriteError},
+    text::shown,
     trace::BadLine,
 };
 use safetensors::{Dtype, SafeTensorError};
@@ -46,7 +47,7 @@ pub enum CompileError {
         source: Box<WriteError>,
     },
     /// Remaining weights could not be solved for.
-    #[error("reconstruct: tensor `{tensor}`: {source}")]
+    #[error("reconstruct: tensor `{}`: {source}", shown(tensor))]
     Reconstruct {
         /// The tensor.
         tensor: String,
@@ -147,7 +148,7 @@ pub enum InputError {
     #[error("{0}: this is also the output")]
     IsOutput(Origin),
     /// Not a safetensors file.
-    #[error("{at}: not a valid safetensors file: {source}")]
+    #[error("{at}: not a valid safetensors file: {}", shown(source))]
     Format {
         /// The file.
         at: Origin,
@@ -155,7 +156,7 @@ pub enum InputError {
         source: SafeTensorError,
     },
     /// An index of a sharded checkpoint that does not say what it should.
-    #[error("{at}: not an index of a sharded checkpoint: {source}")]
+    #[error("{at}: not an index of a sharded checkpoint: {}", shown(source))]
     Index {
         /// The index.
         at: Origin,
@@ -173,7 +174,10 @@ pub enum InputError {
         limit: u64,
     },
     /// An index that points elsewhere.
-    #[error("{at}: the index names {file:?}, which is not inside the index's own folder")]
+    #[error(
+        "{at}: the index names \"{}\", which is not inside the index's own folder",
+        shown(file)
+    )]
     ShardPath {
         /// The index.
         at: Origin,
@@ -181,7 +185,7 @@ pub enum InputError {
         file: String,
     },
     /// A tensor that two files hold.
-    #[error("{at}: tensor `{tensor}` is also in {}", other.display())]
+    #[error("{at}: tensor `{}` is also in {}", shown(tensor), other.display())]
     Twice {
         /// The second file.
         at: Origin,
@@ -217,7 +221,7 @@ pub enum InputError {
     #[error("block: {0}")]
     Block(#[from] ShapeError),
     /// A tensor is not what it should be.
-    #[error("{at}: tensor `{tensor}` {fault}")]
+    #[error("{at}: tensor `{}` {fault}", shown(tensor))]
     Tensor {
         /// The file.
         at: Origin,
@@ -252,7 +256,10 @@ pub enum TensorFault {
         expected: Expected,
     },
     /// Its type differs from that of the other tensors that are cut.
-    #[error("is {found:?}, but `{other}` is {expected:?}: exclude one, as blocks have one type")]
+    #[error(
+        "is {found:?}, but `{}` is {expected:?}: exclude one, as blocks have one type",
+        shown(other)
+    )]
     Mixed {
         /// Its type.
         found: Dtype,
