@@ -124,6 +124,20 @@ pub enum EngineError {
     Stopped,
 }
 
+impl EngineError {
+    /// Whether the same switch may work a little later. The failed one had no effect, except with
+    /// [`Emptied`](Self::Emptied).
+    pub(super) fn may_pass(&self) -> bool {
+        use EngineError as E;
+        match self {
+            E::Emptied(cause) => cause.may_pass(),
+            E::NoRoom { .. } | E::StorageUnavailable | E::DeadlineExceeded => true,
+            E::Busy | E::Draining | E::Stopped => true,
+            _ => false,
+        }
+    }
+}
+
 /// Most names that an error lists: an answer has to fit into the trailers of a call.
 pub const LISTED_NAMES: usize = 16;
 

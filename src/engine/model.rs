@@ -2,9 +2,7 @@
 
 use super::{
     Effect, EngineError, EventKind, Limits, MemberId, Membership, ModelStatus, Peer, PoolStatus,
-    PrefetchStatus, Serving, SessionStatus,
-    answers::Answers,
-    check_name,
+    PrefetchStatus, Serving, SessionStatus, check_name,
     clock::Clock,
     foresight::{Counts, Foresight},
     outlook::Outlook,
@@ -51,7 +49,6 @@ pub struct Model {
     pub(super) reads: Reads,
     /// By place in the table.
     pub(super) sessions: Vec<Option<Session>>,
-    pub(super) answers: Answers,
     /// Sessions whose switch waits for room, in the order of their calls.
     pub(super) waiting: Waiting,
     /// Tasks that are loaded, or held, without being active.
@@ -66,6 +63,8 @@ pub struct Model {
     pub(super) mismatched: u64,
     /// What has happened and nobody was told yet.
     pub(super) events: Vec<EventKind>,
+    /// When the current action was taken up.
+    pub(super) now: Duration,
     /// A list that the next switch uses, so that it need not get memory for one.
     pub(super) no_callers: Vec<Caller>,
 }
@@ -114,7 +113,6 @@ impl Model {
             residency,
             reads: Reads::default(),
             sessions,
-            answers: Answers::default(),
             waiting: Waiting::default(),
             preparations: Vec::new(),
             foresight: Foresight::new(&PrefetchConfig::default()),
@@ -123,6 +121,7 @@ impl Model {
             read_again: 0,
             mismatched: 0,
             events: Vec::new(),
+            now: Duration::ZERO,
             no_callers: Vec::new(),
         }
     }
@@ -231,7 +230,6 @@ impl Model {
             }
             self.roster.note(entry, None);
             self.residency.table().publish(entry, Session::START);
-            self.answers.forget(&session.name);
             self.events.push(EventKind::Closed { session: session.name.clone() });
             self.shelf.put(&session.name, session.outlook);
         }

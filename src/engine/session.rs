@@ -1,8 +1,8 @@
 //! A session: its active task, the clients that read it, and old generations that leases hold.
 
 use super::{
-    EngineError, EventKind, LeaseStatus, Likely, MemberId, Peer, SessionStatus, outlook::Outlook,
-    pending::Pending,
+    EngineError, EventKind, LeaseStatus, Likely, MemberId, Peer, SessionStatus, answers::Answers,
+    outlook::Outlook, pending::Pending,
 };
 use crate::{
     bundle::Bundle,
@@ -29,6 +29,8 @@ pub struct Session {
     pub(super) entry: SessionEntry,
     pub(super) active: Active,
     pub(super) pending: Option<Pending>,
+    /// Answers of requests that carried an id.
+    pub(super) answers: Answers,
     /// Tasks that are not active any more but under lease; each holds its pin.
     pub(super) draining: Vec<Draining>,
     /// What is known of its next tasks.
@@ -67,8 +69,8 @@ impl Member {
 impl Session {
     pub(super) fn new(name: &str, entry: SessionEntry, outlook: Outlook) -> Self {
         let (active, name) = (Self::START, name.into());
-        let (draining, members) = (Vec::new(), Vec::new());
-        Self { name, entry, active, pending: None, draining, outlook, members }
+        let (draining, members, answers) = (Vec::new(), Vec::new(), Answers::default());
+        Self { name, entry, active, pending: None, answers, draining, outlook, members }
     }
 
     /// What a session shows before its first switch.
