@@ -17,7 +17,7 @@ use sim::{
 };
 use std::time::Duration;
 use synchromesh::{
-    engine::{Action, Command, EngineError, Limits, Outcome, SwitchCommand, Target},
+    engine::{Action, Command, EngineError, Lifetime, Limits, Outcome, SwitchCommand, Target},
     units::{BlockIndex, Generation},
 };
 use tokio::sync::oneshot;
@@ -314,7 +314,8 @@ fn sessions_and_clients_are_bounded_and_places_come_back() {
     let mut rig = rig(4, &[0..4]);
     (1..64).for_each(|place| rig.open(&format!("s{place}")));
     let open = |rig: &mut Rig| {
-        now(rig.ask(|reply| Command::OpenSession { target: target("more"), reply })).map(drop)
+        let (target, lifetime) = (target("more"), Lifetime::default());
+        now(rig.ask(|reply| Command::OpenSession { target, lifetime, reply })).map(drop)
     };
     assert_eq!(open(&mut rig), Err(EngineError::TooManySessions(64)));
     rig.close("s7").unwrap();

@@ -79,7 +79,7 @@ pub enum Fault {
         limit: u64,
     },
     /// A name that is empty, too long or has characters that are not allowed.
-    #[error("{what} name {name:?}: use 1 to 64 letters, digits, '.', '_' or '-'")]
+    #[error("{what} name {name:?}: use 1 to 64 letters, digits, '.', '_' or '-', not '.' or '..'")]
     Name {
         /// What is named.
         what: &'static str,

@@ -1,7 +1,7 @@
 //! What goes into the engine and what comes out of it.
 
 use super::{
-    EngineError, Limits, ModelStatus, Picture, Serving, SessionStatus, TraceContext,
+    EngineError, Lifetime, Limits, ModelStatus, Picture, Serving, SessionStatus, TraceContext,
     verify::{Verified, Verify},
 };
 use crate::{
@@ -57,6 +57,8 @@ pub enum Command {
     OpenSession {
         /// Which one.
         target: Target,
+        /// How long it is to stay open.
+        lifetime: Lifetime,
         /// Gets the session as it starts.
         reply: Reply<SessionStatus>,
     },

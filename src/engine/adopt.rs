@@ -7,6 +7,7 @@
 //! descriptors come from one daemon to the next is not known here.
 
 use super::{
+    lifetime::{Life, Lifetime},
     model::Model,
     session::{DEFAULT_SESSION, Session},
 };
@@ -200,7 +201,8 @@ impl Model {
         if !is_default {
             self.roster.note(*entry, Some(name));
             let outlook = self.shelf.take(name);
-            self.sessions[place] = Some(Session::new(name, *entry, outlook));
+            let life = Life::new(Duration::ZERO, Lifetime::default());
+            self.sessions[place] = Some(Session::new(name, *entry, outlook, life));
         }
         if let Some(session) = self.sessions[place].as_mut() {
             session.active = Active { generation: *generation, task: None };

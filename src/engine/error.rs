@@ -38,7 +38,7 @@ pub enum EngineError {
         known: Vec<String>,
     },
     /// A name that cannot be one.
-    #[error("{what} must be 1 to {limit} letters, digits, '.', '_' or '-'")]
+    #[error("{what} must be 1 to {limit} letters, digits, '.', '_' or '-', not '.' or '..'")]
     BadName {
         /// What is named.
         what: &'static str,

@@ -2,7 +2,7 @@
 //! answered, as telling takes longer than a switch between resident tasks. Nothing here is
 //! needed to serve: who does not listen misses it, and that is all.
 
-use super::{EngineError, Peer, PrepareReport, SwitchReport};
+use super::{EngineError, Peer, PrepareReport, SessionEnd, SwitchReport};
 use crate::{
     bundle::Bundle,
     units::{BlockIndex, Generation, TaskIndex},
@@ -51,6 +51,8 @@ pub enum EventKind {
     Closed {
         /// The session.
         session: Arc<str>,
+        /// Why.
+        end: SessionEnd,
     },
     /// A client has attached to a session.
     Attached {

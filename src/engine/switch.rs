@@ -41,11 +41,11 @@ impl Model {
 
     /// Checks what can be checked before anything is changed.
     fn admit_switch(
-        &self,
+        &mut self,
         cx: &Context<'_>,
         command: &SwitchCommand,
     ) -> Result<(SessionEntry, TaskIndex), EngineError> {
-        let entry = self.find_session(&command.target.session)?;
+        let entry = self.called_session(cx.now, &command.target.session)?;
         let task = self.find_task(&command.task)?;
         if command.deadline.is_some_and(|deadline| deadline <= cx.now) {
             return Err(EngineError::DeadlineExceeded);
@@ -346,6 +346,7 @@ impl Model {
         if let Some(id) = &request_id {
             session.answers.put(self.now, id, Answer { task, result: result.clone() });
         }
+        session.life.renewed = self.now;
         let session = session.name.clone();
         let end = SwitchEnd { session, from, task, request_id, trace, result };
         self.events.push(EventKind::Switch(end));
