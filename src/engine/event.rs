@@ -88,6 +88,14 @@ pub enum EventKind {
     },
 }
 
+impl EventKind {
+    /// Whether a session may have been opened or closed, or have got another task.
+    pub(super) fn changes_sessions(&self) -> bool {
+        use EventKind::{Closed, GivenUp, Opened, Switch};
+        matches!(self, Switch(_) | GivenUp { .. } | Opened { .. } | Closed { .. })
+    }
+}
+
 /// A switch that has ended.
 #[derive(Clone, Debug)]
 pub struct SwitchEnd {

@@ -80,6 +80,21 @@ impl Model {
         name: &str,
         lifetime: Lifetime,
     ) -> Result<SessionStatus, EngineError> {
+        let entry = self.add_session(now, name, lifetime)?;
+        let Some(session) = self.session(entry) else { return Err(EngineError::Stopped) };
+        let opened = EventKind::Opened { session: session.name.clone() };
+        self.events.push(opened);
+        let session = self.sessions[entry.number() as usize].as_ref();
+        session.map(|session| self.session_status(now, session)).ok_or(EngineError::Stopped)
+    }
+
+    /// Opens a session that starts above all generations of earlier runs.
+    pub(super) fn add_session(
+        &mut self,
+        now: Duration,
+        name: &str,
+        lifetime: Lifetime,
+    ) -> Result<SessionEntry, EngineError> {
         check_name(SESSION_NAME, name)?;
         if self.served_sessions().any(|session| &*session.name == name) {
             return Err(EngineError::SessionExists(name.into()));
@@ -88,13 +103,15 @@ impl Model {
         let place = self.sessions.iter().position(Option::is_none).ok_or(full.clone())?;
         let entry = SessionEntry::new(place as u32).ok_or(full)?;
         let life = Life::new(now, lifetime);
-        let session = Session::new(name, entry, self.shelf.take(name), life);
+        let mut session = Session::new(name, entry, self.shelf.take(name), life);
+        session.active.generation = self.generations.first;
         self.residency.table().publish(entry, session.active);
-        self.roster.note(entry, Some(name));
-        let status = self.session_status(now, &session);
-        self.events.push(EventKind::Opened { session: session.name.clone() });
+        // A daemon after this one has nothing to do with a session whose owner ends with this one.
+        if !lifetime.owned {
+            self.roster.note(entry, Some(name));
+        }
         self.sessions[place] = Some(session);
-        Ok(status)
+        Ok(entry)
     }
 
     /// The session that a call names, whose time to live starts anew.

@@ -17,6 +17,7 @@ mod error;
 mod event;
 mod foresight;
 mod in_place;
+mod keep;
 mod lifetime;
 mod load;
 mod loading;
@@ -43,6 +44,7 @@ pub use adopt::{Adopted, Estate, Lacking, Predecessor, PredecessorError};
 pub use clock::{Clock, Monotonic};
 pub use error::{EngineError, LISTED_NAMES};
 pub use event::{Event, EventKind, SwitchEnd, TraceContext};
+pub use keep::{KeptSession, KeptSessions};
 pub use lifetime::{Lifetime, SessionEnd};
 pub use load::{LoadError, ModelSpec};
 pub use model::{Model, find_task};
@@ -153,6 +155,11 @@ impl Engine {
         deadlines.chain(ahead).chain(stalls).chain(leases).chain(sessions).min()
     }
 
+    /// What is to be stored of each model's sessions, with the model's name.
+    pub fn kept(&self) -> Vec<(String, KeptSessions)> {
+        self.models.iter().map(|model| (model.name().to_owned(), model.kept())).collect()
+    }
+
     /// Whether the engine was told to finish, and has.
     pub fn is_drained(&self) -> bool {
         let is_idle = |model: &Model| model.reads.is_idle() && !model.is_switching();
@@ -224,6 +231,7 @@ impl Engine {
             Command::Picture { model, reply } => {
                 let _ = reply.send(self.find(&model).map(|model| self.models[model].picture()));
             }
+            Command::Kept { reply } => drop(reply.send(Ok(self.kept()))),
             Command::Serving { reply } => {
                 let _ = reply.send(Ok(self.models.iter().flat_map(Model::serving).collect()));
             }

@@ -5,6 +5,7 @@ use super::{
     PrefetchStatus, Serving, SessionEnd, SessionStatus, check_name,
     clock::Clock,
     foresight::{Counts, Foresight},
+    keep::Generations,
     lifetime::{Life, Lifetime},
     outlook::Outlook,
     pending::{Caller, Pending, Waiting},
@@ -64,6 +65,7 @@ pub struct Model {
     pub(super) mismatched: u64,
     /// What has happened and nobody was told yet.
     pub(super) events: Vec<EventKind>,
+    pub(super) generations: Generations,
     /// When the current action was taken up.
     pub(super) now: Duration,
     /// A list that the next switch uses, so that it need not get memory for one.
@@ -123,6 +125,7 @@ impl Model {
             read_again: 0,
             mismatched: 0,
             events: Vec::new(),
+            generations: Generations::NONE,
             now: Duration::ZERO,
             no_callers: Vec::new(),
         }

@@ -298,6 +298,7 @@ impl Model {
         let old = session.active.task();
         let generation = session.active.generation.next();
         session.active = Active { generation, task };
+        self.generations.latest = self.generations.latest.max(generation);
         self.residency.table().publish(entry, session.active);
         if let Some(old) = old {
             self.residency.touch(old.task);
