@@ -129,7 +129,9 @@ fn a_refused_bundle_leaves_the_daemon_serving_what_it_served() {
     let elsewhere = |key: &str| format!("listen.{key}={}/{key}", folder.path().display());
     let (control, attach) = (elsewhere("control"), elsewhere("attach"));
     let config = config.to_str().unwrap();
-    let refused = run(&["serve", "--config", config, "--set", &control, "--set", &attach]);
+    let state = format!("state_dir={}", folder.path().display());
+    let set = ["--set", &control, "--set", &attach, "--set", &state];
+    let refused = run(&[&["serve", "--config", config][..], &set].concat());
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("small.mesh is refused"), "{said}");

@@ -149,7 +149,7 @@ fn sessions_and_clients_are_told_when_they_come_and_go() {
     assert!(matches!(&told[0], EventKind::Opened { session } if &**session == "rear"));
     assert!(matches!(&told[1], EventKind::Attached { session, peer } if about(session, *peer)));
     assert!(matches!(&told[2], EventKind::Detached { session, peer } if about(session, *peer)));
-    assert!(matches!(&told[3], EventKind::Closed { session } if &**session == "rear"));
+    assert!(matches!(&told[3], EventKind::Closed { session, .. } if &**session == "rear"));
     assert_eq!(told.len(), 4);
     assert!(rig.attach(target("none")).is_err());
     detach(&mut rig, &client);

@@ -17,7 +17,7 @@ use sim::{
 };
 use std::time::Duration;
 use synchromesh::{
-    engine::{Action, Command, EngineError, Outcome, SwitchCommand, Target},
+    engine::{Action, Command, EngineError, Lifetime, Limits, Outcome, SwitchCommand, Target},
     units::{BlockIndex, Generation},
 };
 use tokio::sync::oneshot;
@@ -135,22 +135,114 @@ fn r13_each_caller_of_a_request_waits_as_long_as_it_wants_to() {
 }
 
 #[test]
-fn r13_a_running_request_that_was_forgotten_is_superseded_by_its_repeat() {
+fn r13_ids_of_another_session_do_not_make_a_repeat_switch_twice() {
     let mut rig = rig(8, &[0..4, 4..8]);
     rig.open("left");
     rig.switched("left", "highway");
     let first = rig.switch(with_id(&rig, "city", "a"));
-    for other in 0..2000 {
-        let command = with_id(&rig, "highway", &format!("r{other}"));
-        drop(rig.switch(SwitchCommand { target: target("left"), ..command }));
-    }
-    let second = rig.switch(with_id(&rig, "city", "a"));
-    assert_eq!(now(first), Err(EngineError::Superseded));
-    let third = rig.switch(with_id(&rig, "city", "a"));
     rig.settle();
-    let report = now(second);
-    assert!(report.is_ok());
-    assert_eq!(now(third), report);
+    let report = now(first);
+    many_ids(&mut rig, "left", 2000);
+    rig.switched("", "highway");
+    let repeat = rig.switch(with_id(&rig, "city", "a"));
+    assert_eq!(now(repeat), report);
+    assert_eq!(active(&mut rig).as_deref(), Some("highway"), "and nothing happens");
+}
+
+#[test]
+fn r13_a_repeat_joins_its_running_request_after_any_number_of_others() {
+    let mut rig = rig(8, &[0..4, 4..8]);
+    rig.open("left");
+    rig.switched("left", "highway");
+    let first = rig.switch(with_id(&rig, "city", "a"));
+    many_ids(&mut rig, "left", 2000);
+    let mut repeat = rig.switch(with_id(&rig, "city", "a"));
+    assert!(open(&mut repeat));
+    rig.settle();
+    let report = now(first);
+    assert!(report.is_ok(), "{report:?}");
+    assert_eq!(now(repeat), report);
+}
+
+#[test]
+fn r13_an_id_is_remembered_for_a_minute_and_while_it_is_among_the_newest() {
+    let mut rig = rig(8, &[0..4, 4..8]);
+    rig.switched("", "highway");
+    let first = rig.switch(with_id(&rig, "city", "a"));
+    rig.settle();
+    let report = now(first);
+    rig.switched("", "highway");
+    rig.wait(Duration::from_secs(59));
+    many_ids(&mut rig, "", 2000);
+    let young = rig.switch(with_id(&rig, "city", "a"));
+    assert_eq!(now(young), report);
+    rig.wait(Duration::from_secs(3600));
+    let newest = rig.switch(with_id(&rig, "highway", "r1999"));
+    assert_eq!(now(newest).unwrap().outcome, Outcome::AlreadyActive);
+    drop(rig.switch(with_id(&rig, "highway", "fresh")));
+    let forgotten = now(rig.switch(with_id(&rig, "city", "a")));
+    assert_ne!(forgotten, report, "it is a new request");
+}
+
+/// Sends switches of a session to `highway`, which it has, each with an id of its own.
+fn many_ids(rig: &mut Rig, session: &str, count: usize) {
+    for other in 0..count {
+        let command = with_id(rig, "highway", &format!("r{other}"));
+        drop(rig.switch(SwitchCommand { target: target(session), ..command }));
+    }
+}
+
+#[test]
+fn r13_a_full_pool_is_not_remembered_so_a_repeat_with_the_same_id_succeeds_once_there_is_room() {
+    let mut rig = rig(4, &[0..4, 4..8]);
+    rig.open("left");
+    rig.switched("left", "highway");
+    let full = rig.switch(with_id(&rig, "city", "a"));
+    assert_eq!(now(full), Err(no_room(4, 0)));
+    let still = rig.switch(with_id(&rig, "city", "a"));
+    assert_eq!(now(still), Err(no_room(4, 0)));
+    rig.close("left").unwrap();
+    let retried = rig.switch(with_id(&rig, "city", "a"));
+    rig.settle();
+    let report = now(retried);
+    assert!(report.is_ok(), "{report:?}");
+    let repeat = rig.switch(with_id(&rig, "city", "a"));
+    assert_eq!(now(repeat), report, "what has happened is remembered");
+}
+
+#[test]
+fn r13_a_request_that_ended_at_its_deadline_may_be_tried_again_with_the_same_id() {
+    let mut rig = rig(4, &[0..4]);
+    let soon = rig.now() + Duration::from_millis(1);
+    let late = rig.switch(SwitchCommand { deadline: Some(soon), ..with_id(&rig, "city", "a") });
+    rig.wait(Duration::from_millis(1));
+    assert_eq!(now(late), Err(EngineError::DeadlineExceeded));
+    let again = rig.switch(with_id(&rig, "city", "a"));
+    rig.settle();
+    assert!(now(again).is_ok());
+}
+
+#[test]
+fn r13_a_device_that_does_not_answer_is_not_remembered() {
+    let stall = Duration::from_secs(2);
+    let mut rig = rig_with(4, &[0..4], Limits { stall, ..LIMITS });
+    let first = rig.switch(with_id(&rig, "city", "a"));
+    rig.wait(stall);
+    assert_eq!(now(first), Err(EngineError::StorageUnavailable));
+    rig.settle();
+    let again = rig.switch(with_id(&rig, "city", "a"));
+    rig.settle();
+    assert!(now(again).is_ok());
+}
+
+#[test]
+fn r13_a_superseded_request_is_remembered_so_its_repeat_does_not_undo_the_later_one() {
+    let mut rig = rig(8, &[0..4, 4..8]);
+    let first = rig.switch(with_id(&rig, "city", "a"));
+    rig.switched("", "highway");
+    assert_eq!(now(first), Err(EngineError::Superseded));
+    let repeat = rig.switch(with_id(&rig, "city", "a"));
+    assert_eq!(now(repeat), Err(EngineError::Superseded));
 }
 
 #[test]
@@ -222,7 +314,8 @@ fn sessions_and_clients_are_bounded_and_places_come_back() {
     let mut rig = rig(4, &[0..4]);
     (1..64).for_each(|place| rig.open(&format!("s{place}")));
     let open = |rig: &mut Rig| {
-        now(rig.ask(|reply| Command::OpenSession { target: target("more"), reply })).map(drop)
+        let (target, lifetime) = (target("more"), Lifetime::default());
+        now(rig.ask(|reply| Command::OpenSession { target, lifetime, reply })).map(drop)
     };
     assert_eq!(open(&mut rig), Err(EngineError::TooManySessions(64)));
     rig.close("s7").unwrap();

@@ -108,7 +108,13 @@ fn to(model: &str, session: &str, task: &str) -> proto::SwitchTaskRequest {
 }
 
 fn open(model: &str, session: &str) -> proto::OpenSessionRequest {
-    proto::OpenSessionRequest { model: model.into(), session: session.into() }
+    let ttl_ms = Some(3_600_000);
+    proto::OpenSessionRequest {
+        model: model.into(),
+        session: session.into(),
+        ttl_ms,
+        ..Default::default()
+    }
 }
 
 /// A daemon with two models, sessions, a client that holds a lease, and failures of every kind that

@@ -376,7 +376,7 @@ fn p15_whatever_is_odd_in_what_was_left_is_dropped_and_the_daemon_starts() {
             "of names that are none",
             "roster",
             |bytes| bytes[96..].fill(0xFF),
-            &["adopted .* sessions=0 copied=0 read=15"],
+            &["adopted .* sessions=1 copied=15 read=0"],
         ),
         (
             "of twice the same name",
@@ -551,4 +551,23 @@ fn p5_a_daemon_that_crashes_again_and_again_does_only_what_it_must() {
     let daemon = rig.run(place);
     assert!(adopted(&daemon, "copied") > 0);
     assert!(!daemon.log().iter().any(|line| line.contains("safe mode")));
+}
+
+#[test]
+fn what_a_later_daemon_has_stored_goes_before_an_older_hand_over() {
+    let rig = Rig::new();
+    let mut daemon = rig.start();
+    rig.manager.wait_for_kept(PARTS);
+    daemon.kill();
+    // It runs without the service manager, which keeps what the first one has left.
+    let mut daemon = daemon.again();
+    switch_to(&daemon, "highway");
+    let before = sessions(&daemon).remove(0);
+    assert_eq!(daemon.stop(), Some(0));
+    let place = std::mem::replace(&mut daemon.folder, tempfile::tempdir().unwrap());
+    let daemon = rig.run(place);
+    let (_, task, generation) = sessions(&daemon).remove(0);
+    assert_eq!(task, "highway");
+    assert!(generation > before.2, "{generation} after {}", before.2);
+    assert_serves(&daemon, &rig.fixture, rig.task("highway"));
 }

@@ -79,7 +79,10 @@ pub enum Fault {
         limit: u64,
     },
     /// A name that is empty, too long or has characters that are not allowed.
-    #[error("{what} name \"{}\": use 1 to 64 letters, digits, '.', '_' or '-'", shown(name))]
+    #[error(
+        "{what} name \"{}\": use 1 to 64 letters, digits, '.', '_' or '-', not '.' or '..'",
+        shown(name)
+    )]
     Name {
         /// What is named.
         what: &'static str,

@@ -269,8 +269,9 @@ fn pick(shared: le::U32, own: Option<le::U32>, members: Members<'_>) -> Option<B
 }
 
 /// Whether a name may stand for a model, a task or a session: 1 to 64 letters, digits, `.`, `_`
-/// or `-`. It is safe in a path, a label and a log line.
+/// or `-`, but not `.` or `..`. It is safe in a path, a label and a log line.
 pub fn is_name(name: &str) -> bool {
     (1..=MAX_NAME_LEN).contains(&name.len())
+        && !matches!(name, "." | "..")
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }

@@ -6,7 +6,7 @@ use super::{
     failure::Failure,
     output::{Table, bytes, percent, print, print_json},
 };
-use crate::proto;
+use crate::proto::{self, SessionOwner};
 use clap::{Args, Subcommand};
 use indicatif::HumanDuration;
 use serde::Serialize;
@@ -42,6 +42,12 @@ enum SessionsAction {
     Open {
         /// Its name.
         session: String,
+        /// Close it when this long passes without a call that names it, such as `30s`.
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        ttl: Option<Duration>,
+        /// The first client that attaches owns it: it closes when that client detaches or dies.
+        #[arg(long)]
+        owned: bool,
     },
     /// Close a session that no client is attached to.
     Close {
@@ -182,7 +188,8 @@ fn fetch_status(daemon: &DaemonArgs, model: &str) -> Result<proto::GetStatusResp
 }
 
 fn sessions_table(sessions: &[proto::SessionStatus]) -> Table {
-    let mut table = Table::new(&["session", "task", "generation", "loading", "clients"]);
+    let heads = ["session", "task", "generation", "loading", "clients", "closes in", "owner"];
+    let mut table = Table::new(&heads);
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     for session in sessions {
         table.row(vec![
@@ -191,9 +198,26 @@ fn sessions_table(sessions: &[proto::SessionStatus]) -> Table {
             session.generation.to_string(),
             or_dash(&session.pending_task),
             session.clients.to_string(),
+            or_dash(&remaining(session)),
+            or_dash(&owner(session)),
         ]);
     }
     table
+}
+
+/// In how long a session closes if nothing happens; empty if it does not.
+fn remaining(session: &proto::SessionStatus) -> String {
+    let time = |ms| format!("{:.1?}", Duration::from_millis(ms));
+    session.remaining_ms.map(time).unwrap_or_default()
+}
+
+/// The client that a session closes with; empty if there is none.
+fn owner(session: &proto::SessionStatus) -> String {
+    match (session.owned_by(), &session.owner) {
+        (_, Some(proto::Client { pid, uid })) => format!("process {pid} of user {uid}"),
+        (SessionOwner::Attachment, None) => "the first to attach".to_owned(),
+        (SessionOwner::Unspecified, None) => String::new(),
+    }
 }
 
 /// Lists, opens or closes sessions.
@@ -208,8 +232,12 @@ pub(super) fn sessions(args: &SessionsArgs) -> Result<(), Failure> {
             let status = fetch_status(&args.daemon, &model)?;
             status.models.into_iter().flat_map(|model| model.sessions).collect()
         }
-        Some(SessionsAction::Open { session }) => {
-            let request = proto::OpenSessionRequest { model, session: session.clone() };
+        Some(SessionsAction::Open { session, ttl, owned }) => {
+            let session = session.clone();
+            let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            let owner = if *owned { SessionOwner::Attachment } else { SessionOwner::Unspecified };
+            let owner = owner.into();
+            let request = proto::OpenSessionRequest { model, session, ttl_ms, owner };
             let opened = call(&args.daemon, ANSWER_LIMIT, async |client| {
                 client.open_session(request).await
             })?;

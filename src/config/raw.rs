@@ -49,8 +49,9 @@ section! {
         lock_memory: bool = true,
         storage: RawStorage = RawStorage::default(),
         prefetch: RawPrefetch = RawPrefetch::default(),
-        /// Where what was learnt about switches is kept over restarts; absolute. If it cannot be
-        /// written, the daemon learns anew after each start.
+        /// Where sessions and what was learnt about switches are kept over restarts; absolute. Each
+        /// daemon needs a folder of its own. If it cannot be written, sessions and learning begin anew
+        /// with each start.
         state_dir: AbsolutePath = AbsolutePath("/var/lib/synchromesh".into()),
         limits: RawLimits = RawLimits::default(),
         log: RawLog = RawLog::default(),

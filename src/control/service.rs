@@ -5,14 +5,14 @@ use super::trace_context::trace_context;
 use crate::{
     bundle::MAX_NAME_LEN,
     engine::{
-        Clock, Command, EngineError, Handle, HintCommand, PrepareCommand, Reply, SwitchCommand,
-        Target,
+        Clock, Command, EngineError, Handle, HintCommand, Lifetime, PrepareCommand, Reply,
+        SwitchCommand, Target,
     },
     observe::{Batch, Observed, reason, refusal, status},
     proto::{self, task_service_server::TaskService},
     units::Generation,
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
@@ -24,6 +24,8 @@ use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 const MAX_REQUEST_ID_LEN: usize = 128;
 /// Longest time that a prepared task can be held.
 const MAX_HOLD: Duration = Duration::from_secs(3600);
+/// Shortest and longest time to live of a session.
+const TTL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
 /// Most who watch events at once.
 pub(super) const MAX_WATCHERS: usize = 32;
 /// How much earlier than its caller a switch gives up, so that the answer can still be told: at
@@ -82,7 +84,9 @@ impl TaskService for Service {
         {
             tell_refused(error, &target, &task);
         }
-        Ok(Response::new(answer.map_err(|error| status(&error))?.into()))
+        let report = answer.map_err(|error| status(&error))?;
+        let instance = self.instance();
+        Ok(Response::new(proto::SwitchTaskResponse { instance, ..report.into() }))
     }
 
     async fn hint_tasks(
@@ -94,7 +98,8 @@ impl TaskService for Service {
         let target = Target { model, session };
         let command = HintCommand { target, hints: hints.into_iter().map(Into::into).collect() };
         let report = self.ask(deadline, |reply| Command::Hint(command, reply)).await?;
-        Ok(Response::new(report.into()))
+        let instance = self.instance();
+        Ok(Response::new(proto::HintTasksResponse { instance, ..report.into() }))
     }
 
     async fn prepare_task(
@@ -111,7 +116,8 @@ impl TaskService for Service {
         }
         let command = PrepareCommand { model, task, hold, arrived, deadline };
         let report = self.ask(deadline, |reply| Command::Prepare(command, reply)).await?;
-        Ok(Response::new(report.into()))
+        let instance = self.instance();
+        Ok(Response::new(proto::PrepareTaskResponse { instance, ..report.into() }))
     }
 
     async fn open_session(
@@ -119,10 +125,13 @@ impl TaskService for Service {
         request: Request<proto::OpenSessionRequest>,
     ) -> Answer<proto::OpenSessionResponse> {
         let deadline = self.deadline(&request);
-        let proto::OpenSessionRequest { model, session } = request.into_inner();
+        let proto::OpenSessionRequest { model, session, ttl_ms, owner } = request.into_inner();
+        let lifetime = lifetime(ttl_ms, owner)?;
         let target = Target { model, session };
-        let session = self.ask(deadline, |reply| Command::OpenSession { target, reply }).await?;
-        Ok(Response::new(proto::OpenSessionResponse { session: Some(session.into()) }))
+        let open = |reply| Command::OpenSession { target, lifetime, reply };
+        let session = Some(self.ask(deadline, open).await?.into());
+        let instance = self.instance();
+        Ok(Response::new(proto::OpenSessionResponse { session, instance }))
     }
 
     async fn close_session(
@@ -133,7 +142,7 @@ impl TaskService for Service {
         let proto::CloseSessionRequest { model, session } = request.into_inner();
         let target = Target { model, session };
         self.ask(deadline, |reply| Command::CloseSession { target, reply }).await?;
-        Ok(Response::new(proto::CloseSessionResponse {}))
+        Ok(Response::new(proto::CloseSessionResponse { instance: self.instance() }))
     }
 
     async fn list_models(
@@ -142,7 +151,8 @@ impl TaskService for Service {
     ) -> Answer<proto::ListModelsResponse> {
         let deadline = self.deadline(&request);
         let models = self.within(deadline, self.observed.view.models()).await?;
-        Ok(Response::new(proto::ListModelsResponse { models }))
+        let instance = self.instance();
+        Ok(Response::new(proto::ListModelsResponse { models, instance }))
     }
 
     async fn get_status(
@@ -151,7 +161,9 @@ impl TaskService for Service {
     ) -> Answer<proto::GetStatusResponse> {
         let deadline = self.deadline(&request);
         let proto::GetStatusRequest { model, picture } = request.into_inner();
-        Ok(Response::new(self.within(deadline, self.observed.view.status(model, picture)).await?))
+        let told = self.within(deadline, self.observed.view.status(model, picture)).await?;
+        let instance = self.instance();
+        Ok(Response::new(proto::GetStatusResponse { instance, ..told }))
     }
 
     type WatchEventsStream = ReceiverStream<Result<proto::EncodedEvents, Status>>;
@@ -195,6 +207,11 @@ impl TaskService for Service {
 }
 
 impl Service {
+    /// This run of the daemon.
+    fn instance(&self) -> String {
+        self.observed.hub.instance().to_owned()
+    }
+
     fn deadline<T>(&self, request: &Request<T>) -> Option<Duration> {
         deadline(request.metadata(), self.clock.now())
     }
@@ -298,6 +315,21 @@ fn in_place(mode: i32) -> Result<bool, Status> {
         Ok(proto::SwitchMode::InPlace) => Ok(true),
         Err(_) => Err(bad_argument("BAD_MODE", "mode must be one that the protocol has")),
     }
+}
+
+/// How long a session is to stay open.
+fn lifetime(ttl_ms: Option<u64>, owner: i32) -> Result<Lifetime, Status> {
+    let ttl = ttl_ms.map(Duration::from_millis);
+    if ttl.is_some_and(|ttl| !TTL.contains(&ttl)) {
+        let [least, most] = [TTL.start(), TTL.end()].map(Duration::as_millis);
+        return Err(bad_argument("BAD_TTL", &format!("ttl_ms must be {least} to {most}")));
+    }
+    let owned = match proto::SessionOwner::try_from(owner) {
+        Ok(proto::SessionOwner::Unspecified) => false,
+        Ok(proto::SessionOwner::Attachment) => true,
+        Err(_) => return Err(bad_argument("BAD_OWNER", "owner must be one that the protocol has")),
+    };
+    Ok(Lifetime { ttl, owned })
 }
 
 #[cfg(test)]

@@ -6,9 +6,12 @@
 mod aside;
 mod inspect;
 mod listeners;
+mod lock;
 mod models;
+mod record;
 mod reload;
 mod saver;
+mod sessions;
 mod socket;
 mod starts;
 mod state;
@@ -22,8 +25,8 @@ use crate::{
     config::{Config, PrefetchConfig},
     control::{Server, ServerError},
     engine::{
-        Clock, Command, Engine, EngineError, Estate, Handle, Learnt, Limits, LoadError, Monotonic,
-        RunError, Runtime, events, run,
+        Clock, Command, Engine, EngineError, Estate, Handle, KeptSessions, Learnt, Limits,
+        LoadError, Monotonic, RunError, Runtime, events, run,
     },
     observe::{HttpServer, Hub, LogGuard, Observed},
     proto::{DaemonChanged, DaemonState, event::Kind},
@@ -37,7 +40,7 @@ use sd_notify::NotifyState;
 use socket::SocketPath;
 use starts::Start;
 use status::Remarks;
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use store::Store;
 use systemd::{Notifier, Passed};
 use thiserror::Error;
@@ -51,6 +54,7 @@ use tokio::{
 pub use inspect::Inspector;
 pub use listeners::PassedError;
 pub use reload::Reread;
+pub use sessions::SessionKeeper;
 pub use socket::SocketError;
 pub use state::Keeper;
 
@@ -81,6 +85,12 @@ pub enum DaemonError {
     /// A socket that came with the start cannot be used.
     #[error(transparent)]
     Passed(#[from] PassedError),
+    /// Another daemon keeps its state where this one would.
+    #[error(
+        "another daemon uses the state folder {}: give each daemon a `state_dir` of its own",
+        .0.display()
+    )]
+    StateInUse(PathBuf),
     /// A socket's path cannot be used.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -103,7 +113,9 @@ impl DaemonError {
     pub fn is_misconfiguration(&self) -> bool {
         use EngineError::{BadName, UnknownTask};
         match self {
-            Self::SameModel(_) | Self::Load(LoadError::PoolTooSmall { .. }) => true,
+            Self::SameModel(_)
+            | Self::StateInUse(_)
+            | Self::Load(LoadError::PoolTooSmall { .. }) => true,
             Self::InitialTask { source, .. } => {
                 matches!(source, UnknownTask { .. } | BadName { .. })
             }
@@ -148,11 +160,12 @@ async fn serve_all(
     let (sockets, kept) = PassedSockets::pick(passed)?;
     // Before there is anything large: another daemon may serve here.
     let listeners = Listeners::open(sockets, &config.listen)?;
+    let _state = lock::take(&config.state_dir)?;
     let taking_up = {
         let (config, start, notifier) = (config.clone(), start.clone(), notifier.clone());
         aside("load", move || take_up(&config, &start, &notifier, kept))
     };
-    let Beginning { store, keeper, mut loaded, estates } = tokio::select! {
+    let Beginning { store, keeper, sessions, mut loaded, estates } = tokio::select! {
         taken_up = taking_up => taken_up??,
         () = stop.wait() => return Ok(()),
     };
@@ -162,6 +175,7 @@ async fn serve_all(
     let limits = limits(&config, start.is_safe_mode());
     let state = Engine::new(std::mem::take(&mut loaded.models), limits, clock.clone());
     let (sink, source) = events();
+    let changes = sink.changes();
     let engine_loop = tokio::spawn(run(state, runtime, clock.clone(), sink));
     let observed = Observed::new(engine.clone(), clock.clone());
     let hub = observed.hub.clone();
@@ -184,6 +198,8 @@ async fn serve_all(
         open(&config, &gates, &engine, clock, observed, listeners).await?;
     let (last, last_learnt) = oneshot::channel();
     let saver = tokio::spawn(saver::run(engine.clone(), keeper, last_learnt));
+    let (last_sessions, ending) = oneshot::channel();
+    let sessions = tokio::spawn(sessions::run(engine.clone(), sessions, changes, ending));
     let mode = start.is_safe_mode().then_some("safe mode");
     let remarks = watch::Sender::new(Remarks { mode, reload: None });
     let serving = watchdog::check(&engine).await.map_err(DaemonError::SelfCheck)?;
@@ -213,8 +229,19 @@ async fn serve_all(
         () = reloader.attend(&mut hangups, &notifier) => {}
     }
     let drain_timeout = reloader.config.limits.drain_timeout;
-    let stopping =
-        Stopping { engine, engine_loop, hub, server, attach, http, last, saver, drain_timeout };
+    let stopping = Stopping {
+        engine,
+        engine_loop,
+        hub,
+        server,
+        attach,
+        http,
+        last,
+        saver,
+        last_sessions,
+        sessions,
+        drain_timeout,
+    };
     stopping.stop(&notifier).await;
     Ok(())
 }
@@ -223,6 +250,7 @@ async fn serve_all(
 struct Beginning {
     store: Store,
     keeper: Keeper,
+    sessions: SessionKeeper,
     loaded: Loaded,
     /// What the next daemon begins with.
     estates: Vec<Estate>,
@@ -242,9 +270,10 @@ fn take_up(
         store.give_up_memory(notifier);
     }
     let mut keeper = Keeper::open(&config.state_dir);
-    let loaded = models::load(config, &mut keeper, &mut store, notifier)?;
+    let mut sessions = SessionKeeper::open(&config.state_dir);
+    let loaded = models::load(config, &mut keeper, &mut sessions, &mut store, notifier)?;
     let estates = store::estates(&loaded.models, notifier);
-    Ok(Beginning { store, keeper, loaded, estates })
+    Ok(Beginning { store, keeper, sessions, loaded, estates })
 }
 
 /// Sockets that are served.
@@ -332,20 +361,22 @@ fn look_after(
 /// What ends with the daemon.
 struct Stopping {
     engine: Handle,
-    engine_loop: JoinHandle<()>,
+    engine_loop: JoinHandle<Engine>,
     hub: Arc<Hub>,
     server: Server,
     attach: JoinHandle<()>,
     http: Option<HttpServer>,
     last: oneshot::Sender<Vec<Learnt>>,
     saver: JoinHandle<()>,
+    last_sessions: oneshot::Sender<Vec<(String, KeptSessions)>>,
+    sessions: JoinHandle<()>,
     drain_timeout: Duration,
 }
 
 impl Stopping {
     async fn stop(self, notifier: &Notifier) {
-        let Self { engine, engine_loop, hub, server, attach, http, last, saver, drain_timeout } =
-            self;
+        let Self { engine, engine_loop, hub, server, attach, http, .. } = self;
+        let Self { last, saver, last_sessions, sessions, drain_timeout, .. } = self;
         tracing::info!("stopping");
         hub.tell(changed(DaemonState::Draining, None));
         let time = (drain_timeout + HANG_UP + LAST_SAVE).as_micros();
@@ -355,9 +386,11 @@ impl Stopping {
         // A drained engine answers no more.
         let learnt = saver::learnt(&engine).await;
         engine.tell(Command::Drain).await;
-        if timeout(drain_timeout, engine_loop).await.is_err() {
+        let drained = timeout(drain_timeout, engine_loop).await;
+        if drained.is_err() {
             tracing::warn!("switches were still running at the drain timeout; they are given up");
         }
+        let kept = drained.ok().and_then(Result::ok).map(|engine| engine.kept());
         // Clients may keep connections open for as long as they live.
         let hung_up = async {
             server.stop().await;
@@ -369,6 +402,10 @@ impl Stopping {
         attach.abort();
         // If it has ended already, there is nobody to tell.
         let _ = last.send(learnt);
+        let _ = last_sessions.send(kept.unwrap_or_default());
+        if timeout(LAST_SAVE, sessions).await.is_err() {
+            tracing::warn!("sessions were not written in time; they are given up");
+        }
         if timeout(LAST_SAVE, saver).await.is_err() {
             tracing::warn!("what was learnt was not written in time; it is given up");
         }

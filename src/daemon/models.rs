@@ -3,12 +3,12 @@
 //!
 //! What is learnt and what is left come from `state` and `store`.
 
-use super::{DaemonError, state::Keeper, store::Store, systemd::Notifier};
+use super::{DaemonError, sessions::SessionKeeper, state::Keeper, store::Store, systemd::Notifier};
 use crate::{
     config::{Config, ModelConfig},
     engine::{
-        Adopted, Clock, Command, EngineError, Handle, Lacking, LoadError, Model, ModelSpec,
-        SwitchCommand, Target,
+        Adopted, Clock, Command, EngineError, Handle, KeptSessions, Lacking, LoadError, Model,
+        ModelSpec, SwitchCommand, Target,
     },
 };
 use sd_notify::NotifyState;
@@ -52,6 +52,7 @@ pub(super) struct Loaded {
 pub(super) fn load(
     config: &Config,
     keeper: &mut Keeper,
+    sessions: &mut SessionKeeper,
     store: &mut Store,
     notifier: &Notifier,
 ) -> Result<Loaded, DaemonError> {
@@ -70,7 +71,7 @@ pub(super) fn load(
         if let Some(foresight) = keeper.load(model.name()) {
             model.relearn(&foresight);
         }
-        loaded.adopt(&mut model, store, initial_task.as_deref());
+        loaded.go_on(&mut model, store, sessions, initial_task.as_deref());
         tracing::info!(
             model = model.name(),
             bundle = %model.bundle().id(),
@@ -114,11 +115,23 @@ fn load_one(spec: &ModelSpec, store: &mut Store, notifier: &Notifier) -> Result<
 }
 
 impl Loaded {
-    fn adopt(&mut self, model: &mut Model, store: &Store, initial_task: Option<&str>) {
+    /// Opens the sessions of earlier daemons again, and stores that they are open.
+    fn go_on(
+        &mut self,
+        model: &mut Model,
+        store: &Store,
+        sessions: &mut SessionKeeper,
+        initial_task: Option<&str>,
+    ) {
         let name = model.name().to_owned();
         let id = model.bundle().id();
         let left = store.predecessors().iter().find(|left| left.bundle_id() == id);
-        let adopted = left.map(|left| model.adopt(left));
+        let kept = sessions.load(&name);
+        let adopted = model.go_on(left, kept.as_ref());
+        // Until the first switches are done, the tasks are those that were stored.
+        let next = model.kept();
+        let kept = kept.map(|kept| kept.sessions).unwrap_or_else(|| next.sessions.clone());
+        sessions.save(&name, KeptSessions { sessions: kept, ..next });
         let target = |session: &str| Target { model: name.clone(), session: session.to_owned() };
         let lacking = adopted.iter().flat_map(|adopted| &adopted.lacking);
         self.first.extend(lacking.map(|Lacking { session, task }| First {

@@ -1,7 +1,8 @@
 //! What goes into the engine and what comes out of it.
 
 use super::{
-    EngineError, Limits, ModelStatus, Picture, Serving, SessionStatus, TraceContext,
+    EngineError, KeptSessions, Lifetime, Limits, ModelStatus, Picture, Serving, SessionStatus,
+    TraceContext,
     verify::{Verified, Verify},
 };
 use crate::{
@@ -57,6 +58,8 @@ pub enum Command {
     OpenSession {
         /// Which one.
         target: Target,
+        /// How long it is to stay open.
+        lifetime: Lifetime,
         /// Gets the session as it starts.
         reply: Reply<SessionStatus>,
     },
@@ -96,6 +99,11 @@ pub enum Command {
         model: String,
         /// Gets the picture.
         reply: Reply<Picture>,
+    },
+    /// Tell what is to be stored of the sessions.
+    Kept {
+        /// Gets it, by model.
+        reply: Reply<Vec<(String, KeptSessions)>>,
     },
     /// Tell what is served, and no more.
     Serving {

@@ -7,6 +7,7 @@
 //! descriptors come from one daemon to the next is not known here.
 
 use super::{
+    lifetime::{Life, Lifetime},
     model::Model,
     session::{DEFAULT_SESSION, Session},
 };
@@ -25,7 +26,7 @@ use std::{
 use thiserror::Error;
 
 /// A session at a later generation than this is held to be damaged: no daemon comes that far.
-const LAST_GENERATION: Generation = Generation(1 << 40);
+pub(super) const LAST_GENERATION: Generation = Generation(1 << 40);
 
 /// The descriptors from which another daemon can go on.
 #[derive(Debug)]
@@ -122,6 +123,12 @@ impl Predecessor {
         self.bundle_id
     }
 
+    /// Whether its default session is at this generation or a later one.
+    pub(super) fn begins_at_least_at(&self, generation: u64) -> bool {
+        let default = self.sessions.iter().find(|left| left.entry.number() == 0);
+        default.is_some_and(|left| left.active.generation.0 >= generation)
+    }
+
     /// Whether there is an old pool to copy from.
     pub fn has_memory(&self) -> bool {
         self.memory.is_some()
@@ -167,8 +174,20 @@ impl Model {
                 tracing::warn!(model, place, "a session was left that cannot be: it stays closed");
             }
         }
-        let memory = left.memory.as_ref().filter(|memory| self.is_alike(memory));
-        for (entry, task) in self.left_tasks(left) {
+        self.serve_again(self.left_tasks(left), Some(left), &mut adopted);
+        adopted
+    }
+
+    /// Lets sessions go on with these tasks, whose blocks are copied where an old pool has them.
+    pub(super) fn serve_again(
+        &mut self,
+        tasks: Vec<(SessionEntry, TaskIndex)>,
+        left: Option<&Predecessor>,
+        adopted: &mut Adopted,
+    ) {
+        let memory = left.and_then(|left| left.memory.as_ref());
+        let memory = memory.filter(|memory| self.is_alike(memory));
+        for (entry, task) in tasks {
             adopted.copied += memory.map_or(0, |memory| self.take_over(task, memory));
             adopted.default_task |= entry.number() == 0;
             if self.residency.missing(task) == 0 {
@@ -181,7 +200,6 @@ impl Model {
                 adopted.lacking.extend(session.map(|session| Lacking { session, task }));
             }
         }
-        adopted
     }
 
     /// Opens a session in the place where it was, at the generation where it was.
@@ -200,10 +218,12 @@ impl Model {
         if !is_default {
             self.roster.note(*entry, Some(name));
             let outlook = self.shelf.take(name);
-            self.sessions[place] = Some(Session::new(name, *entry, outlook));
+            let life = Life::new(Duration::ZERO, Lifetime::default());
+            self.sessions[place] = Some(Session::new(name, *entry, outlook, life));
         }
         if let Some(session) = self.sessions[place].as_mut() {
             session.active = Active { generation: *generation, task: None };
+            self.generations.latest = self.generations.latest.max(*generation);
             self.residency.table().publish(*entry, session.active);
         }
         true

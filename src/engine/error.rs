@@ -38,7 +38,7 @@ pub enum EngineError {
         known: Vec<String>,
     },
     /// A name that cannot be one.
-    #[error("{what} must be 1 to {limit} letters, digits, '.', '_' or '-'")]
+    #[error("{what} must be 1 to {limit} letters, digits, '.', '_' or '-', not '.' or '..'")]
     BadName {
         /// What is named.
         what: &'static str,
@@ -122,6 +122,20 @@ pub enum EngineError {
     /// The engine has stopped.
     #[error("the engine has stopped")]
     Stopped,
+}
+
+impl EngineError {
+    /// Whether the same switch may work a little later. The failed one had no effect, except with
+    /// [`Emptied`](Self::Emptied).
+    pub(super) fn may_pass(&self) -> bool {
+        use EngineError as E;
+        match self {
+            E::Emptied(cause) => cause.may_pass(),
+            E::NoRoom { .. } | E::StorageUnavailable | E::DeadlineExceeded => true,
+            E::Busy | E::Draining | E::Stopped => true,
+            _ => false,
+        }
+    }
 }
 
 /// Most names that an error lists: an answer has to fit into the trailers of a call.

@@ -2,7 +2,7 @@
 //! answered, as telling takes longer than a switch between resident tasks. Nothing here is
 //! needed to serve: who does not listen misses it, and that is all.
 
-use super::{EngineError, Peer, PrepareReport, SwitchReport};
+use super::{EngineError, Peer, PrepareReport, SessionEnd, SwitchReport};
 use crate::{
     bundle::Bundle,
     units::{BlockIndex, Generation, TaskIndex},
@@ -51,6 +51,8 @@ pub enum EventKind {
     Closed {
         /// The session.
         session: Arc<str>,
+        /// Why.
+        end: SessionEnd,
     },
     /// A client has attached to a session.
     Attached {
@@ -84,6 +86,14 @@ pub enum EventKind {
         /// The switches.
         switches: usize,
     },
+}
+
+impl EventKind {
+    /// Whether a session may have been opened or closed, or have got another task.
+    pub(super) fn changes_sessions(&self) -> bool {
+        use EventKind::{Closed, GivenUp, Opened, Switch};
+        matches!(self, Switch(_) | GivenUp { .. } | Opened { .. } | Closed { .. })
+    }
 }
 
 /// A switch that has ended.

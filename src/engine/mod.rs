@@ -17,6 +17,8 @@ mod error;
 mod event;
 mod foresight;
 mod in_place;
+mod keep;
+mod lifetime;
 mod load;
 mod loading;
 mod model;
@@ -42,6 +44,8 @@ pub use adopt::{Adopted, Estate, Lacking, Predecessor, PredecessorError};
 pub use clock::{Clock, Monotonic};
 pub use error::{EngineError, LISTED_NAMES};
 pub use event::{Event, EventKind, SwitchEnd, TraceContext};
+pub use keep::{KeptSession, KeptSessions};
+pub use lifetime::{Lifetime, SessionEnd};
 pub use load::{LoadError, ModelSpec};
 pub use model::{Model, find_task};
 pub use picture::{Cell, CellState, Picture, Transition};
@@ -108,6 +112,7 @@ impl Engine {
         let now = self.clock.now();
         let is_command = matches!(action, Action::Command(_));
         self.each_model(now, Model::expire);
+        self.each_model(now, Model::close_expired);
         // Commands go by what is so now, not by what was when leases were looked at last.
         self.each_model(now, |model, cx| model.settle_leases(cx));
         match action {
@@ -146,7 +151,13 @@ impl Engine {
         let leases = self.models.iter().filter_map(|m| m.looks_at_leases(&self.limits, now));
         let stalls = self.models.iter().filter_map(|model| model.stalls_at(&self.limits));
         let ahead = self.models.iter().filter_map(Model::looks_ahead_at);
-        deadlines.chain(ahead).chain(stalls).chain(leases).min()
+        let sessions = self.models.iter().filter_map(Model::next_session_end);
+        deadlines.chain(ahead).chain(stalls).chain(leases).chain(sessions).min()
+    }
+
+    /// What is to be stored of each model's sessions, with the model's name.
+    pub fn kept(&self) -> Vec<(String, KeptSessions)> {
+        self.models.iter().map(|model| (model.name().to_owned(), model.kept())).collect()
     }
 
     /// Whether the engine was told to finish, and has.
@@ -179,7 +190,7 @@ impl Engine {
                 let model = self.find(&target.model);
                 let hinted = model.and_then(|model| {
                     let model = &mut self.models[model];
-                    let entry = model.find_session(&target.session)?;
+                    let entry = model.called_session(now, &target.session)?;
                     Ok(model.hint(now, entry.number() as usize, &hints))
                 });
                 let _ = reply.send(hinted);
@@ -194,9 +205,10 @@ impl Engine {
             Command::Learnt { reply } => {
                 let _ = reply.send(Ok(self.models.iter_mut().map(Model::learnt).collect()));
             }
-            Command::OpenSession { target, reply } => {
-                let opened = self.find(&target.model);
-                let opened = opened.and_then(|m| self.models[m].open_session(now, &target.session));
+            Command::OpenSession { target: Target { model, session }, lifetime, reply } => {
+                let model = self.find(&model);
+                let opened =
+                    model.and_then(|m| self.models[m].open_session(now, &session, lifetime));
                 let _ = reply.send(opened);
             }
             Command::CloseSession { target, reply } => match self.find(&target.model) {
@@ -208,10 +220,8 @@ impl Engine {
             Command::Attach { reply, .. } if self.draining => {
                 let _ = reply.send(Err(EngineError::Draining));
             }
-            Command::Attach { target, peer, reply } => self.attach(&target, peer, reply),
-            Command::Detach(member) => {
-                self.models.iter_mut().for_each(|model| model.detach(member));
-            }
+            Command::Attach { target, peer, reply } => self.attach(now, &target, peer, reply),
+            Command::Detach(member) => self.each_model(now, |m, cx| m.detach(cx, member)),
             Command::ListModels { reply } => {
                 let _ = reply.send(Ok(self.bundles().cloned().collect()));
             }
@@ -221,6 +231,7 @@ impl Engine {
             Command::Picture { model, reply } => {
                 let _ = reply.send(self.find(&model).map(|model| self.models[model].picture()));
             }
+            Command::Kept { reply } => drop(reply.send(Ok(self.kept()))),
             Command::Serving { reply } => {
                 let _ = reply.send(Ok(self.models.iter().flat_map(Model::serving).collect()));
             }
@@ -241,16 +252,16 @@ impl Engine {
         }
     }
 
-    fn attach(&mut self, target: &Target, peer: Peer, reply: Reply<Membership>) {
+    fn attach(&mut self, now: Duration, target: &Target, peer: Peer, reply: Reply<Membership>) {
         let member = MemberId(self.next_member);
         self.next_member += 1;
         let limit = self.limits.clients_per_session;
         let attached = self
             .find(&target.model)
-            .and_then(|model| self.models[model].attach(&target.session, member, peer, limit));
+            .and_then(|model| self.models[model].attach(now, &target.session, member, peer, limit));
         // A caller that has gone leaves no member behind.
         if reply.send(attached).is_err() {
-            self.models.iter_mut().for_each(|model| model.detach(member));
+            self.each_model(now, |model, cx| model.detach(cx, member));
         }
     }
 

@@ -2,11 +2,11 @@
 
 use super::{
     Effect, EngineError, EventKind, Limits, MemberId, Membership, ModelStatus, Peer, PoolStatus,
-    PrefetchStatus, Serving, SessionStatus,
-    answers::Answers,
-    check_name,
+    PrefetchStatus, Serving, SessionEnd, SessionStatus, check_name,
     clock::Clock,
     foresight::{Counts, Foresight},
+    keep::Generations,
+    lifetime::{Life, Lifetime},
     outlook::Outlook,
     pending::{Caller, Pending, Waiting},
     prepare::Preparation,
@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-const SESSION_NAME: &str = "a session's name";
+pub(super) const SESSION_NAME: &str = "a session's name";
 
 /// The bundle's task of this name, which somebody has written.
 pub fn find_task(bundle: &Bundle, name: &str) -> Result<TaskIndex, EngineError> {
@@ -51,7 +51,6 @@ pub struct Model {
     pub(super) reads: Reads,
     /// By place in the table.
     pub(super) sessions: Vec<Option<Session>>,
-    pub(super) answers: Answers,
     /// Sessions whose switch waits for room, in the order of their calls.
     pub(super) waiting: Waiting,
     /// Tasks that are loaded, or held, without being active.
@@ -66,6 +65,9 @@ pub struct Model {
     pub(super) mismatched: u64,
     /// What has happened and nobody was told yet.
     pub(super) events: Vec<EventKind>,
+    pub(super) generations: Generations,
+    /// When the current action was taken up.
+    pub(super) now: Duration,
     /// A list that the next switch uses, so that it need not get memory for one.
     pub(super) no_callers: Vec<Caller>,
 }
@@ -103,7 +105,8 @@ impl Model {
         let outlook = Outlook::new(shelf.fresh());
         sessions[0] = SessionEntry::new(0).map(|entry| {
             roster.note(entry, Some(DEFAULT_SESSION));
-            Session::new(DEFAULT_SESSION, entry, outlook)
+            let life = Life::new(Duration::ZERO, Lifetime::default());
+            Session::new(DEFAULT_SESSION, entry, outlook, life)
         });
         let request_bytes = residency.bundle().meta().layout.request_bytes;
         Self {
@@ -114,7 +117,6 @@ impl Model {
             residency,
             reads: Reads::default(),
             sessions,
-            answers: Answers::default(),
             waiting: Waiting::default(),
             preparations: Vec::new(),
             foresight: Foresight::new(&PrefetchConfig::default()),
@@ -123,6 +125,8 @@ impl Model {
             read_again: 0,
             mismatched: 0,
             events: Vec::new(),
+            generations: Generations::NONE,
+            now: Duration::ZERO,
             no_callers: Vec::new(),
         }
     }
@@ -163,10 +167,10 @@ impl Model {
     pub(super) fn find_session(&self, name: &str) -> Result<SessionEntry, EngineError> {
         let name = if name.is_empty() { DEFAULT_SESSION } else { name };
         check_name(SESSION_NAME, name)?;
-        let found = self.open_sessions().find(|session| &*session.name == name);
+        let found = self.served_sessions().find(|session| &*session.name == name);
         found.map(|session| session.entry).ok_or_else(|| EngineError::UnknownSession {
             name: name.into(),
-            known: self.open_sessions().map(|session| session.name.to_string()).collect(),
+            known: self.served_sessions().map(|session| session.name.to_string()).collect(),
         })
     }
 
@@ -175,37 +179,21 @@ impl Model {
         find_task(self.bundle(), name)
     }
 
+    /// All sessions that may hold pins.
     pub(super) fn open_sessions(&self) -> impl Iterator<Item = &Session> {
         self.sessions.iter().flatten()
+    }
+
+    /// The sessions that calls can name: all but those that have ended.
+    pub(super) fn served_sessions(&self) -> impl Iterator<Item = &Session> {
+        self.open_sessions().filter(|session| !session.life.ended)
     }
 
     pub(super) fn session(&mut self, entry: SessionEntry) -> Option<&mut Session> {
         self.sessions[entry.number() as usize].as_mut()
     }
 
-    pub(super) fn open_session(
-        &mut self,
-        now: Duration,
-        name: &str,
-    ) -> Result<SessionStatus, EngineError> {
-        check_name(SESSION_NAME, name)?;
-        if self.open_sessions().any(|session| &*session.name == name) {
-            return Err(EngineError::SessionExists(name.into()));
-        }
-        let full = EngineError::TooManySessions(MAX_SESSIONS);
-        let place = self.sessions.iter().position(Option::is_none).ok_or(full.clone())?;
-        let entry = SessionEntry::new(place as u32).ok_or(full)?;
-        let session = Session::new(name, entry, self.shelf.take(name));
-        self.residency.table().publish(entry, session.active);
-        self.roster.note(entry, Some(name));
-        let status = self.session_status(now, &session);
-        self.events.push(EventKind::Opened { session: session.name.clone() });
-        self.sessions[place] = Some(session);
-        Ok(status)
-    }
-
-    /// Closes a session. Clients must have detached, so no lease is left that could see its
-    /// blocks go.
+    /// Closes a session that no client is attached to.
     pub(super) fn close_session(
         &mut self,
         cx: &Context<'_>,
@@ -220,32 +208,19 @@ impl Model {
             let (name, clients) = (session.name.to_string(), session.clients());
             return Err(EngineError::SessionInUse { name, clients });
         }
-        // Nobody is left who would want the task back that it may have given up.
-        self.forget_given_up(entry);
-        self.fail(entry, &EngineError::SessionClosed);
-        self.withdraw();
-        self.settle_leases(cx);
-        if let Some(session) = self.sessions[entry.number() as usize].take() {
-            if let Some(task) = session.active.task {
-                self.residency.unpin(task);
-            }
-            self.roster.note(entry, None);
-            self.residency.table().publish(entry, Session::START);
-            self.answers.forget(&session.name);
-            self.events.push(EventKind::Closed { session: session.name.clone() });
-            self.shelf.put(&session.name, session.outlook);
-        }
+        self.end_session(cx, entry, SessionEnd::Call);
         Ok(())
     }
 
     pub(super) fn attach(
         &mut self,
+        now: Duration,
         session: &str,
         member: MemberId,
         peer: Peer,
         limit: usize,
     ) -> Result<Membership, EngineError> {
-        let entry = self.find_session(session)?;
+        let entry = self.called_session(now, session)?;
         let duplicate = |fd: &dyn AsFd| -> Result<OwnedFd, EngineError> {
             fd.as_fd().try_clone_to_owned().map_err(|_| EngineError::NoClientMemory)
         };
@@ -257,6 +232,7 @@ impl Model {
         let (cell, doorbell) = session.join(member, peer, limit)?;
         match duplicate(cell) {
             Ok(cell) => {
+                session.own(member, peer);
                 self.events.push(EventKind::Attached { session: name, peer });
                 Ok(Membership { member, entry, pool, table, index, cell, doorbell })
             }
@@ -264,15 +240,6 @@ impl Model {
                 session.leave(member);
                 Err(error)
             }
-        }
-    }
-
-    pub(super) fn detach(&mut self, member: MemberId) {
-        for session in self.sessions.iter_mut().flatten() {
-            let gone = session.leave(member);
-            let session = &session.name;
-            let detached = |peer| EventKind::Detached { session: session.clone(), peer };
-            self.events.extend(gone.map(detached));
         }
     }
 
@@ -298,7 +265,7 @@ impl Model {
     /// The model's state.
     pub fn status(&self, now: Duration) -> ModelStatus {
         let mut sessions: Vec<_> =
-            self.open_sessions().map(|session| self.session_status(now, session)).collect();
+            self.served_sessions().map(|session| self.session_status(now, session)).collect();
         sessions.sort_by(|a, b| a.session.cmp(&b.session));
         ModelStatus {
             name: self.name().to_owned(),
@@ -318,7 +285,7 @@ impl Model {
 
     /// What the sessions serve.
     pub(super) fn serving(&self) -> impl Iterator<Item = Serving> {
-        self.open_sessions().map(|session| Serving {
+        self.served_sessions().map(|session| Serving {
             bundle: self.bundle().clone(),
             session: session.name.clone(),
             task: session.active.task,
@@ -339,7 +306,7 @@ impl Model {
         }
     }
 
-    fn session_status(&self, now: Duration, session: &Session) -> SessionStatus {
+    pub(super) fn session_status(&self, now: Duration, session: &Session) -> SessionStatus {
         session.status(now, self.bundle(), |task| self.kept_by_leases(task))
     }
 

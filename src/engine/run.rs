@@ -22,7 +22,7 @@ use std::{
 };
 use thiserror::Error;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::yield_now,
     time::sleep,
 };
@@ -88,6 +88,7 @@ pub enum RunError {
 pub struct EventSink {
     queue: mpsc::Sender<(u64, Event)>,
     lost: Arc<AtomicU64>,
+    changes: Arc<Notify>,
 }
 
 /// Where events come out.
@@ -100,13 +101,23 @@ pub struct EventSource {
 pub fn events() -> (EventSink, EventSource) {
     let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
     let lost = Arc::new(AtomicU64::new(0));
-    (EventSink { queue: sender, lost: lost.clone() }, EventSource { queue: receiver, lost })
+    let changes = Arc::new(Notify::new());
+    let sink = EventSink { queue: sender, lost: lost.clone(), changes };
+    (sink, EventSource { queue: receiver, lost })
 }
 
 impl EventSink {
+    /// Is notified whenever sessions may have changed.
+    pub fn changes(&self) -> Arc<Notify> {
+        self.changes.clone()
+    }
+
     /// Takes an event in, or drops it. What was dropped is told with the next one that fits, so that
     /// the loss has its place among the events.
     pub fn put(&self, event: Event) {
+        if event.kind.changes_sessions() {
+            self.changes.notify_one();
+        }
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if self.queue.try_send((lost, event)).is_err() {
             self.lost.fetch_add(lost + 1, Ordering::Relaxed);
@@ -259,13 +270,13 @@ fn tell(model: &str, started: &Started) {
 }
 
 /// Feeds the engine until it is drained or nobody holds its handle any more. What happens goes to
-/// `events`; what does not fit there is dropped.
+/// `events`; what does not fit there is dropped. Gives the engine as it is in the end.
 pub async fn run(
     mut engine: Engine,
     mut runtime: Runtime,
     clock: Arc<dyn Clock>,
     events: EventSink,
-) {
+) -> Engine {
     while !engine.is_drained() {
         let tick = engine.next_tick().map(|at| at.saturating_sub(clock.now()));
         let action = tokio::select! {
@@ -273,7 +284,7 @@ pub async fn run(
             Some(result) = runtime.results.recv() => result,
             command = runtime.commands.recv() => match command {
                 Some(command) => Action::Command(command),
-                None => return,
+                None => break,
             },
             () = pause(tick.unwrap_or_default()), if tick.is_some() => Action::Tick,
         };
@@ -282,6 +293,7 @@ pub async fn run(
         }
         engine.events().for_each(|event| events.put(event));
     }
+    engine
 }
 
 /// Waits. Even if it is for no time at all, others on the thread get theirs: whoever was answered

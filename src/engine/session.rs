@@ -1,8 +1,8 @@
 //! A session: its active task, the clients that read it, and old generations that leases hold.
 
 use super::{
-    EngineError, EventKind, LeaseStatus, Likely, MemberId, Peer, SessionStatus, outlook::Outlook,
-    pending::Pending,
+    EngineError, EventKind, LeaseStatus, Likely, MemberId, Peer, SessionStatus, answers::Answers,
+    lifetime::Life, outlook::Outlook, pending::Pending,
 };
 use crate::{
     bundle::Bundle,
@@ -29,6 +29,9 @@ pub struct Session {
     pub(super) entry: SessionEntry,
     pub(super) active: Active,
     pub(super) pending: Option<Pending>,
+    pub(super) life: Life,
+    /// Answers of requests that carried an id.
+    pub(super) answers: Answers,
     /// Tasks that are not active any more but under lease; each holds its pin.
     pub(super) draining: Vec<Draining>,
     /// What is known of its next tasks.
@@ -65,10 +68,10 @@ impl Member {
 }
 
 impl Session {
-    pub(super) fn new(name: &str, entry: SessionEntry, outlook: Outlook) -> Self {
+    pub(super) fn new(name: &str, entry: SessionEntry, outlook: Outlook, life: Life) -> Self {
         let (active, name) = (Self::START, name.into());
-        let (draining, members) = (Vec::new(), Vec::new());
-        Self { name, entry, active, pending: None, draining, outlook, members }
+        let (draining, members, answers) = (Vec::new(), Vec::new(), Answers::default());
+        Self { name, entry, active, pending: None, life, answers, draining, outlook, members }
     }
 
     /// What a session shows before its first switch.
@@ -88,6 +91,18 @@ impl Session {
         let (doorbell, bell) = Doorbell::create().map_err(|_| EngineError::NoClientMemory)?;
         self.members.push(Member { id, peer, cell, doorbell });
         Ok((&self.members[self.members.len() - 1].cell, bell))
+    }
+
+    /// Makes an attached client the owner, if the session is to have one and has none.
+    pub(super) fn own(&mut self, id: MemberId, peer: Peer) {
+        if self.life.lifetime.owned {
+            self.life.owner.get_or_insert((id, peer));
+        }
+    }
+
+    /// Tells all clients that their attachment has ended. Their leases are still respected.
+    pub(super) fn end_members(&self) {
+        self.members.iter().for_each(|member| member.cell.end());
     }
 
     /// Lets a client go, and tells who it was, if it was one of this session's.
@@ -120,7 +135,7 @@ impl Session {
         patience: Duration,
         mut over: impl FnMut(TaskIndex),
     ) -> Vec<EventKind> {
-        let (members, name) = (&self.members, &self.name);
+        let (members, name, ended) = (&self.members, &self.name, self.life.ended);
         let mut events = Vec::new();
         self.draining.retain_mut(|draining| {
             let generation = draining.old.generation;
@@ -132,7 +147,10 @@ impl Session {
             if !draining.revoked && now.saturating_sub(draining.since) >= patience {
                 draining.revoked = true;
                 for member in readers {
-                    member.revoke(generation);
+                    // That its attachment has ended stays in its cell.
+                    if !ended {
+                        member.revoke(generation);
+                    }
                     let (session, peer, task) = (name.clone(), member.peer, draining.old.task);
                     events.push(EventKind::Revoked { session, peer, generation, task });
                 }
@@ -198,6 +216,9 @@ impl Session {
             leases: self.leases(now, bundle, kept_by),
             likely: self.likely(bundle),
             confidence: self.outlook.predictor().confidence(),
+            remaining: self.remaining(now),
+            owned: self.life.lifetime.owned,
+            owner: self.life.owner.map(|(_, peer)| peer),
         }
     }
 

@@ -76,9 +76,9 @@ impl Model {
     pub(super) fn learnt(&mut self) -> Learnt {
         self.sessions.iter_mut().flatten().for_each(|session| session.outlook.learn());
         let bundle = self.bundle();
-        let open = self.open_sessions();
+        let open = self.served_sessions();
         let switches = open.map(|session| session.outlook.learnt()).sum::<u64>();
-        let open = self.open_sessions();
+        let open = self.served_sessions();
         let open = open.map(|session| (&*session.name, session.outlook.predictor()));
         let closed = self.shelf.predictors.iter().map(|(name, predictor)| (&**name, predictor));
         let saved = |(name, predictor): (&str, &Predictor)| SavedSession {

@@ -116,6 +116,12 @@ pub struct SessionStatus {
     pub likely: Vec<Likely>,
     /// The share of lately forecast switches whose task had been ranked first, 0 to 1.
     pub confidence: f64,
+    /// How long until it closes if nothing happens; `None` while its time to live does not run.
+    pub remaining: Option<Duration>,
+    /// Whether the first client that attaches owns it.
+    pub owned: bool,
+    /// The client that owns it.
+    pub owner: Option<Peer>,
 }
 
 /// A lease on a generation that is not its session's any more.

@@ -22,7 +22,7 @@ use crate::{
     residency::Room,
     units::{BlockIndex, Generation, TaskIndex},
 };
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 impl Model {
     pub(super) fn switch(
@@ -41,11 +41,11 @@ impl Model {
 
     /// Checks what can be checked before anything is changed.
     fn admit_switch(
-        &self,
+        &mut self,
         cx: &Context<'_>,
         command: &SwitchCommand,
     ) -> Result<(SessionEntry, TaskIndex), EngineError> {
-        let entry = self.find_session(&command.target.session)?;
+        let entry = self.called_session(cx.now, &command.target.session)?;
         let task = self.find_task(&command.task)?;
         if command.deadline.is_some_and(|deadline| deadline <= cx.now) {
             return Err(EngineError::DeadlineExceeded);
@@ -70,11 +70,7 @@ impl Model {
         if let Some(expected) = command.expected_generation.filter(|&expected| expected != actual) {
             return drop(reply.send(Err(EngineError::GenerationMismatch { expected, actual })));
         }
-        let name = session.name.clone();
         self.fail(entry, &EngineError::Superseded);
-        if let Some(id) = &command.request_id {
-            self.answers.put(&name, id, Answer { task, result: None });
-        }
         let mut callers = std::mem::take(&mut self.no_callers);
         callers.push(Caller { reply, deadline });
         if let Some(session) = self.session(entry) {
@@ -106,20 +102,16 @@ impl Model {
     ) -> Option<Reply<SwitchReport>> {
         let session = self.sessions[entry.number() as usize].as_mut()?;
         let Some(id) = &command.request_id else { return Some(reply) };
-        match self.answers.get(&session.name, id) {
-            None => return Some(reply),
-            Some(answer) if answer.task != task => {
+        let running = session.pending.as_mut().filter(|p| p.request_id.as_ref() == Some(id));
+        let first = session.answers.get(id);
+        let first_task = running.as_ref().map(|pending| pending.task);
+        match (first_task.or(first.map(|answer| answer.task)), running, first) {
+            (Some(first), ..) if first != task => {
                 let _ = reply.send(Err(EngineError::RequestIdReused));
             }
-            Some(Answer { result: Some(result), .. }) => {
-                let _ = reply.send(result.clone());
-            }
-            // The session's pending switch is this request: any other end of it would have left a
-            // result.
-            Some(Answer { result: None, .. }) => {
-                let pending = session.pending.as_mut()?;
-                pending.callers.push(Caller { reply, deadline });
-            }
+            (_, Some(pending), _) => pending.callers.push(Caller { reply, deadline }),
+            (_, None, Some(answer)) => drop(reply.send(answer.result.clone())),
+            (_, None, None) => return Some(reply),
         }
         None
     }
@@ -197,8 +189,8 @@ impl Model {
                 ..SwitchTiming::default()
             },
         };
-        let (name, from) = (session.name.clone(), session.active.task);
-        self.answer(name, from, pending, Ok(report));
+        let from = session.active.task;
+        self.answer(entry, from, pending, Ok(report));
     }
 
     /// Lets a switch wait if what takes its room now is on its way out; else refuses it.
@@ -289,8 +281,7 @@ impl Model {
                 publish: cx.clock.now().saturating_sub(begun),
             },
         };
-        let name = session.name.clone();
-        self.answer(name, from, pending, Ok(report));
+        self.answer(entry, from, pending, Ok(report));
     }
 
     /// Changes what a session serves. The pin of the task that was active passes to its last
@@ -307,6 +298,7 @@ impl Model {
         let old = session.active.task();
         let generation = session.active.generation.next();
         session.active = Active { generation, task };
+        self.generations.latest = self.generations.latest.max(generation);
         self.residency.table().publish(entry, session.active);
         if let Some(old) = old {
             self.residency.touch(old.task);
@@ -326,7 +318,6 @@ impl Model {
         self.waiting.retain(|&waiting| waiting != entry);
         let Some(session) = self.session(entry) else { return };
         let Some(pending) = session.pending.take() else { return };
-        let name = session.name.clone();
         if pending.load.is_some() {
             self.residency.unpin(pending.task);
         }
@@ -336,12 +327,12 @@ impl Model {
             EngineError::Emptied(Box::new(error.clone()))
         };
         let from = self.session(entry).and_then(|session| session.active.task);
-        self.answer(name, from, pending, Err(error));
+        self.answer(entry, from, pending, Err(error));
     }
 
     fn answer(
         &mut self,
-        session: Arc<str>,
+        entry: SessionEntry,
         from: Option<TaskIndex>,
         pending: Pending,
         result: SwitchResult,
@@ -352,15 +343,19 @@ impl Model {
             let _ = caller.reply.send(result.clone());
         }
         self.no_callers = callers;
+        let Some(session) = self.sessions[entry.number() as usize].as_mut() else { return };
         if let Some(id) = &request_id {
-            self.answers.put(&session, id, Answer { task, result: Some(result.clone()) });
+            session.answers.put(self.now, id, Answer { task, result: result.clone() });
         }
+        session.life.renewed = self.now;
+        let session = session.name.clone();
         let end = SwitchEnd { session, from, task, request_id, trace, result };
         self.events.push(EventKind::Switch(end));
     }
 
     /// Answers callers whose deadline has come, and ends switches that nobody waits for any more.
     pub(super) fn expire(&mut self, cx: &mut Context<'_>) {
+        self.now = cx.now;
         let mut abandoned = Vec::new();
         for session in self.sessions.iter_mut().flatten() {
             let Some(pending) = &mut session.pending else { continue };

@@ -6,7 +6,7 @@ use crate::{
     bundle::Bundle,
     engine::{
         Cell, CellState, Event, EventKind, Foreseen, Hint, HintReport, LeaseStatus, Likely,
-        ModelStatus, Outcome, Peer, Picture, PoolStatus, PrefetchStatus, PrepareReport,
+        ModelStatus, Outcome, Peer, Picture, PoolStatus, PrefetchStatus, PrepareReport, SessionEnd,
         SessionStatus, StorageStatus, SwitchEnd, SwitchReport, SwitchTiming, TraceContext,
         Transition,
     },
@@ -84,6 +84,7 @@ impl From<SwitchReport> for proto::SwitchTaskResponse {
             in_place,
             timing: Some(timing.into()),
             foresight: foreseen.map(Into::into),
+            instance: String::new(),
         }
     }
 }
@@ -120,7 +121,8 @@ impl From<proto::TaskHint> for Hint {
 impl From<HintReport> for proto::HintTasksResponse {
     fn from(report: HintReport) -> Self {
         let HintReport { accepted, ignored } = report;
-        Self { accepted: accepted as u32, ignored: ignored as u32 }
+        let (accepted, ignored) = (accepted as u32, ignored as u32);
+        Self { accepted, ignored, instance: String::new() }
     }
 }
 
@@ -131,6 +133,7 @@ impl From<PrepareReport> for proto::PrepareTaskResponse {
             needed: amount(needed, block_bytes),
             reused: amount(reused, block_bytes),
             total_us: us(took),
+            instance: String::new(),
         }
     }
 }
@@ -148,7 +151,14 @@ impl From<SessionStatus> for proto::SessionStatus {
             leases,
             likely,
             confidence,
+            remaining,
+            owned,
+            owner,
         } = status;
+        let owned_by = match owned {
+            true => proto::SessionOwner::Attachment,
+            false => proto::SessionOwner::Unspecified,
+        };
         Self {
             model,
             session,
@@ -160,6 +170,9 @@ impl From<SessionStatus> for proto::SessionStatus {
             leases: leases.into_iter().map(Into::into).collect(),
             likely: likely.into_iter().map(Into::into).collect(),
             confidence,
+            remaining_ms: remaining.map(|time| time.as_millis() as u64),
+            owner: owner.map(|Peer { pid, uid }| proto::Client { pid, uid }),
+            owned_by: owned_by.into(),
         }
     }
 }
@@ -344,7 +357,14 @@ fn event_kind<'a>(bundle: &Bundle, kind: &'a EventKind) -> (&'a str, Kind) {
             ("", Kind::Prepared(proto::TaskPrepared { task, result, reason: reason.into() }))
         }
         EventKind::Opened { session } => (session, Kind::SessionOpened(proto::SessionOpened {})),
-        EventKind::Closed { session } => (session, Kind::SessionClosed(proto::SessionClosed {})),
+        EventKind::Closed { session, end } => {
+            let end = match end {
+                SessionEnd::Call => proto::SessionEnd::Call,
+                SessionEnd::Expired => proto::SessionEnd::Expired,
+                SessionEnd::Owner => proto::SessionEnd::Owner,
+            };
+            (session, Kind::SessionClosed(proto::SessionClosed { end: end.into() }))
+        }
         EventKind::Attached { session, peer: Peer { pid, uid } } => {
             (session, Kind::ClientAttached(proto::ClientAttached { pid: *pid, uid: *uid }))
         }

@@ -6,7 +6,7 @@
 //! neither fields nor words.
 
 use super::words::Words;
-use crate::proto::{self, Amount, Event, event::Kind};
+use crate::proto::{self, Amount, Event, SessionEnd, event::Kind};
 
 /// What the lines of events have for a target, for `log.filter`.
 pub(super) const TARGET: &str = "synchromesh::event";
@@ -83,7 +83,9 @@ pub(super) fn log(event: &Event) {
         }
         Some(Kind::Prepared(prepared)) => log_prepared(event, prepared),
         Some(Kind::SessionOpened(_)) => line!(info, "session_opened", event,),
-        Some(Kind::SessionClosed(_)) => line!(info, "session_closed", event,),
+        Some(Kind::SessionClosed(closed)) => {
+            line!(info, "session_closed", event, end = end_name(closed.end()),)
+        }
         Some(Kind::ClientAttached(proto::ClientAttached { pid, uid })) => {
             line!(info, "client_attached", event, pid = pid, uid = uid,)
         }
@@ -105,6 +107,16 @@ pub(super) fn log(event: &Event) {
         Some(Kind::StorageStalled(stalled)) => {
             line!(error, "storage_stalled", event, switches = stalled.switches,)
         }
+    }
+}
+
+/// Why a session was closed, in a word.
+fn end_name(end: SessionEnd) -> Option<&'static str> {
+    match end {
+        SessionEnd::Unspecified => None,
+        SessionEnd::Call => Some("call"),
+        SessionEnd::Expired => Some("expired"),
+        SessionEnd::Owner => Some("owner"),
     }
 }
 

@@ -67,6 +67,7 @@ impl View {
             state: if serving { Serving } else { Draining }.into(),
             uptime_ms: self.clock.now().saturating_sub(self.ready_at).as_millis() as u64,
             models: told,
+            instance: String::new(),
         })
     }
 

@@ -2,7 +2,8 @@
 //! are shown. The line of a switch says where its time went.
 
 use crate::proto::{
-    self, Amount, DaemonState, Event, SwitchOutcome, SwitchTaskResponse, SwitchTiming, event::Kind,
+    self, Amount, DaemonState, Event, SessionEnd, SwitchOutcome, SwitchTaskResponse, SwitchTiming,
+    event::Kind,
 };
 use indicatif::HumanBytes;
 use std::fmt;
@@ -75,7 +76,13 @@ fn write_kind(to: &mut fmt::Formatter<'_>, kind: &Kind) -> fmt::Result {
         Kind::GivenUp(given_up) => write!(to, "{} given up for the next", given_up.task),
         Kind::Prepared(prepared) => write_prepared(to, prepared),
         Kind::SessionOpened(_) => to.write_str("session opened"),
-        Kind::SessionClosed(_) => to.write_str("session closed"),
+        Kind::SessionClosed(closed) => to.write_str(match closed.end() {
+            SessionEnd::Expired => "session closed: no call has named it for its time to live",
+            SessionEnd::Owner => {
+                "session closed: the client that owned it is not attached any more"
+            }
+            SessionEnd::Unspecified | SessionEnd::Call => "session closed",
+        }),
         Kind::ClientAttached(client) => {
             write!(to, "process {} of user {} attached", client.pid, client.uid)
         }

@@ -9,8 +9,8 @@ use super::{
 use fixedbitset::FixedBitSet;
 use synchromesh::{
     engine::{
-        Command, EngineError, ModelStatus, Outcome, SessionStatus, SwitchCommand, SwitchReport,
-        Target,
+        Command, EngineError, EventKind, ModelStatus, Outcome, SessionStatus, SwitchCommand,
+        SwitchReport, Target,
     },
     residency::SlotCounts,
     units::TaskIndex,
@@ -93,7 +93,6 @@ impl Sequence<'_> {
         let call = self.world.calls.remove(&number).unwrap();
         match (call.expect.as_ref().unwrap(), &result) {
             (Expect::Exactly(expected), _) => assert_eq!(result, *expected, "call {number}"),
-            (Expect::Failed, _) => assert!(result.is_err(), "call {number}: {result:?}"),
             (Expect::Published { generation, in_place }, Ok(report)) => {
                 assert_eq!(report.generation, *generation, "call {number}");
                 assert_eq!(report.in_place, *in_place, "call {number}");
@@ -253,15 +252,27 @@ impl Sequence<'_> {
         let Some(expected) = &session.pending else { return assert_eq!(pending, None) };
         if pending.is_none() {
             // It failed. Had anybody listened, the world would know.
-            let calls = expected.calls.clone();
+            let (calls, task) = (expected.calls.clone(), expected.task);
             let emptied = expected.given_up.is_some() && !expected.taken_back;
             let listened = calls.iter().any(|call| self.world.calls[call].answer.is_some());
             assert!(!listened, "{status:?} without an answer");
             self.check_emptied(place, emptied);
-            return self.world.resolve(place, Expect::Failed);
+            let failure = self.last_failure(&status.session, task);
+            return self.world.resolve(place, Expect::Exactly(Err(failure)));
         }
         assert_eq!(pending, Some(expected.task), "{status:?}");
         assert!(!expected.taken_back, "what was given up is taken back in the end only");
+    }
+
+    /// Why the last switch of a session failed, which no caller was there to hear.
+    fn last_failure(&self, session: &str, task: TaskIndex) -> EngineError {
+        let failure = |event: &EventKind| match event {
+            EventKind::Switch(end) if *end.session == *session && end.task == task => {
+                end.result.clone().err()
+            }
+            _ => None,
+        };
+        self.rig.events.iter().rev().find_map(failure).expect("the failure is an event")
     }
 
     /// A switch that goes on can come to its end, and is not late.

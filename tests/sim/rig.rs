@@ -15,8 +15,9 @@ use std::{
 use synchromesh::{
     device::Window,
     engine::{
-        Action, Clock, Command, Effect, Engine, EngineError, EventKind, Limits, Membership, Model,
-        ModelSpec, ModelStatus, Peer, Reply, SwitchCommand, SwitchReport, Target, Verify,
+        Action, Clock, Command, Effect, Engine, EngineError, EventKind, Lifetime, Limits,
+        Membership, Model, ModelSpec, ModelStatus, Peer, Reply, SwitchCommand, SwitchReport,
+        Target, Verify,
     },
     storage::{Completion, Read, ReadError},
     units::{BlockIndex, SlotId},
@@ -296,7 +297,12 @@ impl Rig {
     }
 
     pub(crate) fn open(&mut self, session: &str) {
-        now(self.ask(|reply| Command::OpenSession { target: target(session), reply })).unwrap();
+        self.open_for(session, Lifetime::default());
+    }
+
+    pub(crate) fn open_for(&mut self, session: &str, lifetime: Lifetime) {
+        let target = target(session);
+        now(self.ask(|reply| Command::OpenSession { target, lifetime, reply })).unwrap();
     }
 
     pub(crate) fn close(&mut self, session: &str) -> Result<(), EngineError> {

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use std::{fmt::Debug, rc::Rc, thread, time::Duration};
 use synchromesh::{
     config::PrefetchConfig,
-    engine::{Action, Command, Limits, SwitchCommand, Target},
+    engine::{Action, Command, Lifetime, Limits, SwitchCommand, Target},
     units::{BlockIndex, Generation},
 };
 use tokio::sync::oneshot;
@@ -366,7 +366,8 @@ impl<'a> Sequence<'a> {
         self.log(("open", &target));
         self.begin();
         let expected = self.world.open(&target);
-        let opened = self.rig.ask(|reply| Command::OpenSession { target, reply });
+        let lifetime = Lifetime::default();
+        let opened = self.rig.ask(|reply| Command::OpenSession { target, lifetime, reply });
         assert_eq!(now(opened).map(drop), expected, "an opened session");
         self.count_error(expected.err());
         self.end();

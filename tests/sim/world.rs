@@ -26,8 +26,6 @@ pub(crate) enum Expect {
         generation: Generation,
         in_place: bool,
     },
-    /// The switch failed while nobody listened.
-    Failed,
 }
 
 pub(crate) struct World {
@@ -325,7 +323,10 @@ impl World {
         let Some(id) = id else { return };
         let Some(session) = self.models[place.0].sessions.get(&place.1) else { return };
         let key = (session.name.clone(), id);
-        if let Some(remembered) = self.models[place.0].answers.get_mut(&key) {
+        let answers = &mut self.models[place.0].answers;
+        if matches!(&expect, Expect::Exactly(Err(error)) if may_pass(error)) {
+            answers.remove(&key);
+        } else if let Some(remembered) = answers.get_mut(&key) {
             remembered.result = Some(expect);
         }
     }
@@ -378,6 +379,14 @@ impl World {
             })
         });
         holdings.collect()
+    }
+}
+
+/// Whether a repeat of the request is a new attempt.
+fn may_pass(error: &EngineError) -> bool {
+    match error {
+        EngineError::Emptied(cause) => may_pass(cause),
+        other => matches!(other, EngineError::NoRoom { .. } | EngineError::DeadlineExceeded),
     }
 }
 

@@ -84,7 +84,7 @@ pub(crate) struct Rig {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) client: Client,
     engine: Handle,
-    engine_loop: JoinHandle<()>,
+    engine_loop: JoinHandle<Engine>,
     /// Runs the engine while the test waits for something, and not otherwise.
     runtime: tokio::runtime::Runtime,
     bundle: Arc<Bundle>,

@@ -36,7 +36,7 @@ pub enum RecipeFault {
 #[derive(Debug, Error)]
 pub enum KeyFault {
     /// Not a name.
-    #[error("{0:?} is not a name: use 1 to 64 letters, digits, '.', '_' or '-'")]
+    #[error("{0:?} is not a name: use 1 to 64 letters, digits, '.', '_' or '-', not '.' or '..'")]
     Name(String),
     /// Two tasks of one name.
     #[error("another task is named `{0}` too")]

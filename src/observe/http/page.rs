@@ -119,7 +119,10 @@ async fn status(State(view): State<Arc<View>>, Query(query): Query<StatusQuery>)
 }
 
 async fn models(State(view): State<Arc<View>>) -> Response {
-    answer(in_time(view.models()).await.map(|models| proto::ListModelsResponse { models }))
+    answer(in_time(view.models()).await.map(|models| {
+        let instance = String::new();
+        proto::ListModelsResponse { models, instance }
+    }))
 }
 
 async fn events(

@@ -170,7 +170,7 @@ fn count(failures: &Failures, reason: &'static str) {
 mod tests {
     use super::*;
     use crate::{
-        engine::{EngineError, Foreseen, Peer, SwitchTiming},
+        engine::{EngineError, Foreseen, Peer, SessionEnd, SwitchTiming},
         units::{BlockIndex, Generation, TaskIndex},
     };
     use prometheus_client::{encoding::text::encode, registry::Registry};
@@ -289,7 +289,7 @@ mod tests {
         let events = [
             EventKind::GivenUp { session: name(), task, generation },
             EventKind::Opened { session: name() },
-            EventKind::Closed { session: name() },
+            EventKind::Closed { session: name(), end: SessionEnd::Call },
             EventKind::Attached { session: name(), peer },
             EventKind::Detached { session: name(), peer },
             EventKind::Revoked { session: name(), peer, generation, task },

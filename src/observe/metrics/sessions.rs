@@ -31,6 +31,10 @@ pub(super) fn write(models: &[Model], to: &mut Families<'_>) -> fmt::Result {
     for (name, help, value) in GAUGES {
         to.gauges(numbers(name, help), sessions().map(|at| (labels(at), value(at.1))))?;
     }
+    let remaining = |s: &SessionStatus| Some(s.remaining?.as_secs_f64());
+    let remaining = sessions().filter_map(|at| Some((labels(at), remaining(at.1)?)));
+    let what = "How long until the session closes if nothing happens";
+    to.gauges(seconds("session_remaining", what), remaining)?;
     let confidence = "The share of late switches whose task had been held to be the likeliest";
     let confidences = sessions().map(|at| (labels(at), at.1.confidence));
     to.gauges(ratios("foresight_confidence", confidence), confidences)?;

@@ -141,7 +141,7 @@ impl State {
     fn note_switch(&mut self, event: &proto::Event, switched: &proto::TaskSwitched) {
         let models = self.status.iter_mut().flat_map(|status| &mut status.models);
         let sessions = models.flat_map(|model| &mut model.sessions);
-        let generation = switched.result.unwrap_or_default().generation;
+        let generation = switched.result.as_ref().map_or(0, |result| result.generation);
         for session in sessions {
             let same = session.model == event.model && session.session == event.session;
             if same && generation > session.generation {

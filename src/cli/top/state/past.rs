@@ -52,7 +52,7 @@ pub(in crate::cli::top) const PHASES: [&str; 5] = ["queue", "plan", "read", "ver
 impl Switch {
     /// A switch that a session has made.
     pub(super) fn done(event: &proto::Event, switched: &proto::TaskSwitched) -> Self {
-        let result = switched.result.unwrap_or_default();
+        let result = switched.result.clone().unwrap_or_default();
         let bytes = |amount: Option<proto::Amount>| amount.unwrap_or_default().bytes;
         let timing = result.timing.unwrap_or_default();
         let proto::SwitchTiming { queue_us, plan_us, read_us, verify_us, publish_us, total_us } =

@@ -108,6 +108,7 @@ pub(super) fn status(uptime_s: u64) -> proto::GetStatusResponse {
         state: proto::DaemonState::Serving.into(),
         uptime_ms: uptime_s * 1000,
         models: vec![model(uptime_s)],
+        ..Default::default()
     }
 }
 
