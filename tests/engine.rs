@@ -398,3 +398,30 @@ fn a_model_that_is_full_starves_no_other() {
     assert!(ask("beta", "city").is_ok());
     assert!(ask("beta", "highway").is_ok());
 }
+
+#[test]
+fn a_switch_that_waits_for_room_costs_other_actions_nothing() {
+    let mut rig = rig(1600, &[0..400, 400..800, 800..2000, 2000..2600]);
+    for session in ["rear", "left"] {
+        rig.open(session);
+    }
+    let mut client = attach(&mut rig, "");
+    rig.switched("left", "tunnel");
+    rig.close("left").unwrap();
+    rig.switched("", "city");
+    client.lease();
+    rig.switched("", "highway");
+    let mut waiting = switch(&mut rig, "rear", "parking");
+    assert!(open(&mut waiting), "a lease holds the room");
+    let before = rig.work;
+    for _ in 0..100 {
+        rig.wait(Duration::from_millis(5));
+        rig.open("left");
+        rig.close("left").unwrap();
+    }
+    assert_eq!(rig.work - before, 0, "nothing changed for the switch");
+    client.step();
+    rig.wait(Duration::from_millis(5));
+    rig.settle();
+    assert_eq!(now(waiting).unwrap().needed, 1200);
+}

@@ -116,6 +116,10 @@ impl Model {
                 self.arrived_ahead(block);
             }
         }
+        if priority == Priority::Ahead {
+            // A preparation may pin the blocks, but gives way to a switch now that they are there.
+            self.residency.note_room_change();
+        }
         let is_complete = |session: &&Session| {
             let pending = session.pending.as_ref().filter(|pending| pending.load.is_some());
             pending.is_some_and(|pending| self.residency.missing(pending.task) == 0)

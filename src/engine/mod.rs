@@ -126,6 +126,8 @@ impl Engine {
         self.each_model(now, Model::pump);
         if !is_command || self.models.iter().any(|model| model.looks_late(now)) {
             self.look_ahead(now);
+        } else if self.is_quiet() {
+            self.models.iter_mut().for_each(|model| model.foresight.quiet(now));
         }
         std::mem::take(&mut self.effects)
     }
@@ -153,6 +155,11 @@ impl Engine {
     pub fn is_drained(&self) -> bool {
         let is_idle = |model: &Model| model.reads.is_idle() && !model.is_switching();
         self.draining && self.models.iter().all(is_idle)
+    }
+
+    /// Words and blocks that were looked at so far to find room or to find what lacks; for tests.
+    pub fn work(&self) -> u64 {
+        self.models.iter().map(|model| model.residency.work()).sum()
     }
 
     /// Checks what must hold between any two actions; for tests.
@@ -266,13 +273,16 @@ impl Engine {
         self.with_model(now, model, |model, cx| model.read_done(cx, completion));
     }
 
-    /// Lets models load ahead, one request at a time in all, as they may share a device, and only
-    /// while nobody waits, be it for a read or for room.
+    /// Whether models may load ahead: one request at a time in all, as they may share a device, and
+    /// only while nobody waits, be it for a read or for room.
+    fn is_quiet(&self) -> bool {
+        let is_busy = |m: &Model| m.is_switching() || m.reads.has_demand() || m.reads.reads_ahead();
+        !self.draining && !self.models.iter().any(is_busy)
+    }
+
     fn look_ahead(&mut self, now: Duration) {
         for model in 0..self.models.len() {
-            let is_busy =
-                |m: &Model| m.is_switching() || m.reads.has_demand() || m.reads.reads_ahead();
-            let quiet = !self.draining && !self.models.iter().any(is_busy);
+            let quiet = self.is_quiet();
             self.with_model(now, model, |model, cx| model.look_ahead(cx, quiet));
         }
     }

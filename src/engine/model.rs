@@ -234,6 +234,7 @@ impl Model {
             self.answers.forget(&session.name);
             self.events.push(EventKind::Closed { session: session.name.clone() });
             self.shelf.put(&session.name, session.outlook);
+            self.foresight.changed(cx.now);
         }
         Ok(())
     }
@@ -290,7 +291,15 @@ impl Model {
     pub(super) fn settle_leases(&mut self, cx: &Context<'_>) {
         for session in self.sessions.iter_mut().flatten() {
             let (patience, residency) = (cx.limits.lease_patience, &mut self.residency);
-            let revoked = session.settle(cx.now, patience, |task| residency.unpin(task));
+            let foresight = &mut self.foresight;
+            let revoked = session.settle(cx.now, patience, |task| {
+                residency.unpin(task);
+                foresight.changed(cx.now);
+            });
+            // Nobody waits for readers whose lease is revoked.
+            if !revoked.is_empty() {
+                residency.note_room_change();
+            }
             self.events.extend(revoked);
         }
     }

@@ -42,14 +42,15 @@ impl Model {
                 let waiter = Waiter { reply, deadline, arrived, hold, reused };
                 self.preparation(task).waiting.push(waiter);
                 // It changes what may go.
-                (self.foresight.stock, self.foresight.next_step) = (None, Some(cx.now));
+                self.foresight.stock = None;
+                self.foresight.begin_preparation(cx.now);
                 self.settle_preparations(cx.now);
             }
         }
     }
 
     fn admit_preparation(
-        &mut self,
+        &self,
         cx: &Context<'_>,
         command: &PrepareCommand,
     ) -> Result<TaskIndex, EngineError> {
@@ -58,9 +59,8 @@ impl Model {
             return Err(EngineError::DeadlineExceeded);
         }
         // What it has in the pool is pinned from now on, and makes no room.
-        self.residency.pin(task);
-        let (absent, room) = (self.residency.absent(task).count(), self.residency.room().total());
-        self.residency.unpin(task);
+        let room = self.residency.room_for(task).total();
+        let absent = self.residency.absent(task).count();
         // Some of the room is promised to others.
         let others = self.preparing().into_iter().filter(|other| *other != task);
         let promised = others.map(|other| self.residency.absent(other).count()).sum();
@@ -87,15 +87,6 @@ impl Model {
     /// The tasks that are to be loaded.
     pub(super) fn preparing(&self) -> Vec<TaskIndex> {
         self.prepared().filter(|task| self.residency.missing(*task) > 0).collect()
-    }
-
-    /// How many blocks could be loaded if nothing were prepared.
-    pub(super) fn room_without_preparations(&mut self) -> usize {
-        let Self { residency, preparations, .. } = self;
-        preparations.iter().for_each(|held| residency.unpin(held.task));
-        let room = residency.room().total();
-        preparations.iter().for_each(|held| residency.pin(held.task));
-        room
     }
 
     /// Answers those whose task is there or whose time is over, and lets go of what nobody waits
