@@ -2,7 +2,7 @@
 //!
 //! [`Engine::apply`] is synchronous and takes no locks: it changes the state, answers whom it can
 //! answer, and leaves [`Effect`]s, all reading and verifying, to be carried out. Of system calls it
-//! makes those that give an attaching client its descriptors, and those that ring doorbells. So
+//! makes those that give an attaching client its descriptors; doorbells ring afterwards. So
 //! whatever happens in between, a caller that goes away or a read that fails, finds the engine
 //! between two actions, where its invariants hold. [`run`] feeds it in the daemon; tests feed it a
 //! simulated store and clock.
@@ -130,6 +130,18 @@ impl Engine {
             self.models.iter_mut().for_each(|model| model.foresight.quiet(now));
         }
         std::mem::take(&mut self.effects)
+    }
+
+    /// Whether there are doorbells to [ring](Self::ring).
+    pub fn has_rings(&self) -> bool {
+        self.models.iter().flat_map(Model::open_sessions).any(Session::has_rings)
+    }
+
+    /// Rings the doorbells of clients whose session has changed or whose lease was revoked. Each ring
+    /// is a system call, so callers get their answers first.
+    pub fn ring(&mut self) {
+        let sessions = self.models.iter_mut().flat_map(|model| &mut model.sessions);
+        sessions.flatten().for_each(Session::ring_now);
     }
 
     /// What has happened since this was asked last.

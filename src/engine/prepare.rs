@@ -8,6 +8,9 @@ use super::{
 use crate::units::TaskIndex;
 use std::time::Duration;
 
+/// Callers that wait for preparations of one model.
+const MAX_WAITERS: usize = 256;
+
 /// A task that is prepared, pinned until it ends.
 pub(super) struct Preparation {
     task: TaskIndex,
@@ -50,11 +53,17 @@ impl Model {
     }
 
     fn admit_preparation(
-        &self,
+        &mut self,
         cx: &Context<'_>,
         command: &PrepareCommand,
     ) -> Result<TaskIndex, EngineError> {
         let task = self.find_task(&command.task)?;
+        if self.waiters() >= MAX_WAITERS {
+            self.drop_unheard();
+            if self.waiters() >= MAX_WAITERS {
+                return Err(EngineError::TooManyCallers(MAX_WAITERS));
+            }
+        }
         if command.deadline.is_some_and(|deadline| deadline <= cx.now) {
             return Err(EngineError::DeadlineExceeded);
         }
@@ -66,6 +75,20 @@ impl Model {
         let promised = others.map(|other| self.residency.absent(other).count()).sum();
         let available = room.saturating_sub(promised);
         if absent > available { Err(self.no_room(absent, available)) } else { Ok(task) }
+    }
+
+    fn waiters(&self) -> usize {
+        self.preparations.iter().map(|held| held.waiting.len()).sum()
+    }
+
+    /// Drops callers that nobody listens to any more. Their preparations go on, and hold the task for
+    /// as long as the last of them could have wanted.
+    fn drop_unheard(&mut self) {
+        for held in &mut self.preparations {
+            let closed = held.waiting.extract_if(.., |waiter| waiter.reply.is_closed());
+            let until = closed.map(|waiter| waiter.deadline.saturating_add(waiter.hold)).max();
+            held.held_until = held.held_until.max(until.unwrap_or_default());
+        }
     }
 
     fn preparation(&mut self, task: TaskIndex) -> &mut Preparation {

@@ -79,12 +79,13 @@ impl Model {
         callers.push(Caller { reply, deadline });
         if let Some(session) = self.session(entry) {
             let SwitchCommand { request_id, arrived, in_place, trace, .. } = command;
-            let (given_up, load) = (None, None);
+            let (unheard_until, given_up, load) = (None, None, None);
             session.pending = Some(Pending {
                 task,
                 request_id,
                 trace,
                 callers,
+                unheard_until,
                 arrived,
                 in_place,
                 given_up,
@@ -118,7 +119,7 @@ impl Model {
             // result.
             Some(Answer { result: None, .. }) => {
                 let pending = session.pending.as_mut()?;
-                pending.callers.push(Caller { reply, deadline });
+                pending.join(Caller { reply, deadline });
             }
         }
         None
@@ -363,12 +364,11 @@ impl Model {
         let mut abandoned = Vec::new();
         for session in self.sessions.iter_mut().flatten() {
             let Some(pending) = &mut session.pending else { continue };
-            let is_late = |caller: &Caller| caller.deadline <= cx.now;
-            if pending.callers.iter().all(is_late) {
+            if pending.is_over(cx.now) {
                 abandoned.push(session.entry);
                 continue;
             }
-            for late in pending.callers.extract_if(.., |caller| is_late(caller)) {
+            for late in pending.callers.extract_if(.., |caller| caller.deadline <= cx.now) {
                 let _ = late.reply.send(Err(EngineError::DeadlineExceeded));
             }
         }
@@ -395,8 +395,7 @@ impl Model {
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let pending = self.open_sessions().filter_map(|session| session.pending.as_ref());
-        let callers = pending.flat_map(|pending| &pending.callers).map(|caller| caller.deadline);
-        callers.chain(self.next_preparation_end()).min()
+        pending.filter_map(Pending::next_deadline).chain(self.next_preparation_end()).min()
     }
 
     pub(super) fn is_switching(&self) -> bool {

@@ -146,6 +146,7 @@ impl Rig {
         let before = self.engine.work();
         let effects = self.engine.apply(action);
         self.work += self.engine.work() - before;
+        self.engine.ring();
         for effect in effects {
             match effect {
                 Effect::Read(read) => self.begin_read(read),
