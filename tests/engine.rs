@@ -19,10 +19,11 @@ use sim::{
 use std::time::Duration;
 use synchromesh::{
     device::Active,
-    engine::{Action, EngineError, Limits, Outcome, SwitchCommand, Target},
+    engine::{Action, Command, EngineError, Limits, Outcome, SwitchCommand, Target},
     storage::{Completion, ReadError},
     units::{BlockIndex, Generation, TaskIndex},
 };
+use tokio::sync::oneshot;
 
 #[test]
 fn s1_a_read_that_fails_once_is_repeated_block_by_block() {
@@ -165,6 +166,43 @@ fn s8_a_device_that_does_not_answer_gets_a_chance_from_time_to_time() {
     rig.finish_verify(0);
     assert!(now(answer).is_ok(), "one read that never ends costs its slots and no more");
     assert_eq!(rig.status()[0].pool.slots.filling, 4);
+}
+
+#[test]
+fn s8_during_a_stall_one_switch_in_each_interval_may_read_and_all_others_fail_at_once() {
+    let stall = Duration::from_secs(2);
+    let mut rig = rig_with(16, &[0..4, 4..8, 8..12, 12..16], Limits { stall, ..LIMITS });
+    ["left", "right"].into_iter().for_each(|session| rig.open(session));
+    let stuck = switch(&mut rig, "", "city");
+    rig.wait(stall);
+    assert_eq!(now(stuck), Err(EngineError::StorageUnavailable));
+    rig.wait(stall);
+    let mut probe = switch(&mut rig, "", "highway");
+    assert!(open(&mut probe), "the first may try");
+    for session in ["left", "right"] {
+        let other = switch(&mut rig, session, "parking");
+        assert_eq!(now(other), Err(EngineError::StorageUnavailable), "{session} fails at once");
+    }
+    rig.wait(stall);
+    assert_eq!(now(probe), Err(EngineError::StorageUnavailable), "nothing came of it");
+    rig.settle();
+    assert_eq!(rig.switched("left", "parking").needed, 4, "the device answers again");
+}
+
+#[test]
+fn doorbells_ring_after_the_caller_has_its_answer() {
+    let mut rig = rig(8, &[0..4, 4..8]);
+    ["city", "highway"].into_iter().for_each(|task| drop(rig.switched("", task)));
+    let client = attach(&mut rig, "");
+    let (reply, answer) = oneshot::channel();
+    let command = rig.command("", "city");
+    rig.engine.apply(Action::Command(Command::Switch(command, reply)));
+    assert!(now(answer).is_ok());
+    assert!(rig.engine.has_rings());
+    assert_eq!(client.rings(), 0, "not yet");
+    rig.engine.ring();
+    assert_eq!(client.rings(), 1);
+    assert!(!rig.engine.has_rings());
 }
 
 #[test]
@@ -397,4 +435,31 @@ fn a_model_that_is_full_starves_no_other() {
     assert!(matches!(ask("alpha", "highway"), Err(EngineError::NoRoom { .. })));
     assert!(ask("beta", "city").is_ok());
     assert!(ask("beta", "highway").is_ok());
+}
+
+#[test]
+fn a_switch_that_waits_for_room_costs_other_actions_nothing() {
+    let mut rig = rig(1600, &[0..400, 400..800, 800..2000, 2000..2600]);
+    for session in ["rear", "left"] {
+        rig.open(session);
+    }
+    let mut client = attach(&mut rig, "");
+    rig.switched("left", "tunnel");
+    rig.close("left").unwrap();
+    rig.switched("", "city");
+    client.lease();
+    rig.switched("", "highway");
+    let mut waiting = switch(&mut rig, "rear", "parking");
+    assert!(open(&mut waiting), "a lease holds the room");
+    let before = rig.work;
+    for _ in 0..100 {
+        rig.wait(Duration::from_millis(5));
+        rig.open("left");
+        rig.close("left").unwrap();
+    }
+    assert_eq!(rig.work - before, 0, "nothing changed for the switch");
+    client.step();
+    rig.wait(Duration::from_millis(5));
+    rig.settle();
+    assert_eq!(now(waiting).unwrap().needed, 1200);
 }

@@ -190,6 +190,28 @@ fn s8_a_device_that_does_not_answer_is_told_with_the_switches_that_it_ended() {
 }
 
 #[test]
+fn s8_a_stall_is_told_once_at_its_begin_and_once_at_its_end() {
+    let mut rig = rig_with(12, &[0..4, 4..8, 8..12], Limits { stall: PATIENCE, ..LIMITS });
+    let _stuck = switch(&mut rig, "", "city");
+    rig.wait(PATIENCE);
+    for _ in 0..8 {
+        drop(switch(&mut rig, "", "highway"));
+        rig.wait(PATIENCE / 2);
+    }
+    let told = events(&mut rig);
+    let begins = |event: &&EventKind| matches!(event, EventKind::Stalled { .. });
+    assert_eq!(told.iter().filter(begins).count(), 1, "{told:?}");
+    rig.settle();
+    let told = events(&mut rig);
+    let lasted = |event: &EventKind| match event {
+        EventKind::Recovered { stalled } => Some(*stalled),
+        _ => None,
+    };
+    let ends: Vec<_> = told.iter().filter_map(lasted).collect();
+    assert_eq!(ends, [5 * PATIENCE], "{told:?}");
+}
+
+#[test]
 fn a_picture_shows_each_slot_with_the_tasks_that_need_it() {
     let mut rig = rig(8, &[0..4, 2..6, 6..10]);
     let free = Cell { state: CellState::Free, tasks: 0, pinned: false, ahead: false };

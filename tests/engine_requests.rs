@@ -339,3 +339,40 @@ fn a_drained_engine_finishes_what_runs_and_takes_nothing_else() {
     assert!(rig.engine.is_drained());
     assert!(now(running).is_ok());
 }
+
+#[test]
+fn repeats_of_a_running_switch_are_limited_and_callers_that_went_away_make_place() {
+    let mut rig = rig(8, &[0..4, 4..8]);
+    let repeat = |rig: &mut Rig| rig.switch(with_id(rig, "city", "one"));
+    let mut callers: Vec<_> = (0..64).map(|_| repeat(&mut rig)).collect();
+    assert_eq!(now(repeat(&mut rig)), Err(EngineError::TooManyCallers(64)));
+    callers.truncate(10);
+    callers.push(repeat(&mut rig));
+    rig.settle();
+    assert!(callers.into_iter().all(|caller| now(caller).is_ok()));
+}
+
+#[test]
+fn a_switch_outlasts_its_last_caller_for_those_that_went_away() {
+    let mut rig = rig(8, &[0..4, 4..8]);
+    (0..64).for_each(|_| drop(rig.switch(with_id(&rig, "city", "one"))));
+    let deadline = Some(rig.now() + Duration::from_secs(1));
+    let last = rig.switch(SwitchCommand { deadline, ..with_id(&rig, "city", "one") });
+    rig.wait(Duration::from_secs(2));
+    assert_eq!(now(last), Err(EngineError::DeadlineExceeded));
+    assert_eq!(rig.engine.next_tick(), Some(Duration::from_secs(1) + TIMEOUT), "until theirs");
+    rig.settle();
+    assert_eq!(active(&mut rig).as_deref(), Some("city"));
+}
+
+#[test]
+fn callers_that_wait_for_preparations_are_limited_and_those_that_went_away_make_place() {
+    let mut rig = rig(8, &[0..4, 4..8]);
+    let callers: Vec<_> = (0..256).map(|_| prepare(&mut rig, "city", Duration::ZERO)).collect();
+    let refused = now(prepare(&mut rig, "highway", Duration::ZERO));
+    assert_eq!(refused, Err(EngineError::TooManyCallers(256)));
+    drop(callers);
+    let last = prepare(&mut rig, "highway", Duration::ZERO);
+    rig.pass(Duration::from_secs(1));
+    assert!(now(last).is_ok());
+}

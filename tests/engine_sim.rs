@@ -11,7 +11,12 @@
 mod common;
 mod sim;
 
-use sim::{bundles::Content, coverage::Coverage, sequence::Sequence};
+use sim::{
+    bundles::Content,
+    coverage::Coverage,
+    sequence::Sequence,
+    wide::{Seen, Wide},
+};
 use std::{env, fs, rc::Rc};
 
 /// Lives, numbered from 0; the number is the seed.
@@ -34,6 +39,23 @@ fn ten_thousand_random_lives_keep_all_invariants() {
     (1..SEQUENCES).for_each(|seed| Sequence::run(seed, &contents, &mut seen));
     assert_eq!(open_descriptors(), before, "I6: no descriptor is left open");
     println!("{seen}");
+    seen.assert_complete();
+}
+
+/// Lives of a model of many blocks.
+const WIDE: u64 = 100;
+
+#[test]
+#[allow(clippy::print_stdout, reason = "what was met is worth a look: cargo test -- --nocapture")]
+fn random_lives_of_a_wide_model_look_at_no_block_for_nothing_and_let_nothing_wait_in_vain() {
+    let content = Rc::new(Content::random("wide", 1200, 4));
+    if let Ok(seed) = env::var(ONE) {
+        Wide::run(seed.parse().unwrap(), &content);
+        return;
+    }
+    let mut seen = Seen::default();
+    (0..WIDE).for_each(|seed| seen.add(Wide::run(seed, &content)));
+    println!("{seen:?}");
     seen.assert_complete();
 }
 

@@ -478,3 +478,35 @@ fn a_preparation_meanwhile_does_not_make_the_plan_skip_anything() {
     let client = attach(&mut rig, "");
     assert_eq!(resident(&client, 4..20).len(), 16);
 }
+
+#[test]
+fn a_preparation_without_room_goes_on_when_a_closed_session_makes_room() {
+    let mut rig = rig(8, &APART);
+    rig.open("rear");
+    rig.switched("", "city");
+    let mut prepared = prepare(&mut rig, "parking", SECOND);
+    rig.switched("rear", "highway");
+    rig.pass(SECOND);
+    assert!(open(&mut prepared), "the switch took its room");
+    rig.close("rear").unwrap();
+    rig.pass(SECOND);
+    assert_eq!(now(prepared).unwrap().needed, 4);
+}
+
+#[test]
+fn a_preparation_goes_on_when_the_switch_that_it_waits_for_is_closed() {
+    let mut rig = rig(9, &[0..4, 4..8, 8..12, 12..13]);
+    rig.open("rear");
+    let mut client = attach(&mut rig, "");
+    rig.switched("", "city");
+    client.lease();
+    rig.switched("", "highway");
+    let _waiting = switch(&mut rig, "rear", "parking");
+    let mut prepared = prepare(&mut rig, "tunnel", SECOND);
+    rig.pass(SECOND);
+    assert!(open(&mut prepared), "switches come first");
+    rig.close("rear").unwrap();
+    detach(&mut rig, &client);
+    rig.pass(SECOND);
+    assert_eq!(now(prepared).unwrap().needed, 1);
+}

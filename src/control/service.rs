@@ -263,6 +263,7 @@ fn never_began(error: &EngineError) -> bool {
             | E::BadName { .. }
             | E::GenerationMismatch { .. }
             | E::RequestIdReused
+            | E::TooManyCallers(_)
             | E::Busy
     )
 }

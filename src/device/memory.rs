@@ -25,6 +25,10 @@ use std::{
 };
 use thiserror::Error;
 
+/// Less memory than this is allocated without a look at what the machine has: that means to read
+/// several files of procfs and of cgroups, which takes longer than the allocation and can block. A
+/// client's cell is that small, and the thread that creates it serves everybody.
+pub(super) const WORTH_CHECKING: u64 = 1 << 20;
 /// Smaller memory has no use for a huge page.
 const WORTH_HUGE_PAGES: u64 = 2 << 20;
 
@@ -142,7 +146,9 @@ impl SharedMemory {
         let (fd, map) = match reserved {
             Some(allocated) => allocated,
             None => {
-                check_available(what, bytes)?;
+                if bytes >= WORTH_CHECKING {
+                    check_available(what, bytes)?;
+                }
                 allocate(what, bytes, page_size() as u64, MemfdFlags::empty()).map_err(fail)?
             }
         };
@@ -202,6 +208,8 @@ impl SharedMemory {
 
 /// Refuses more than the machine has: the kernel would try, and kill other processes on the way.
 pub(super) fn check_available(what: &'static str, bytes: u64) -> Result<(), MemoryError> {
+    #[cfg(test)]
+    tests::LOOKS.set(tests::LOOKS.get() + 1);
     match available_memory() {
         available if bytes > available => Err(MemoryError::Exceeds { what, bytes, available }),
         _ => Ok(()),
@@ -287,8 +295,22 @@ mod tests {
     use std::fs::{File, OpenOptions};
     use std::os::fd::AsRawFd as _;
 
+    thread_local! {
+        /// How often this thread has asked how much memory is available.
+        pub(super) static LOOKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    }
+
     fn duplicate(memory: &SharedMemory) -> OwnedFd {
         memory.as_fd().try_clone_to_owned().unwrap()
+    }
+
+    #[test]
+    fn small_memory_is_allocated_without_a_look_at_procfs() {
+        let before = LOOKS.get();
+        SharedMemory::create("test", 8192, Sharing::Writable, false).unwrap();
+        assert_eq!(LOOKS.get(), before);
+        SharedMemory::create("test", WORTH_CHECKING, Sharing::Writable, false).unwrap();
+        assert_eq!(LOOKS.get(), before + 1);
     }
 
     #[test]

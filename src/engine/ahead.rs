@@ -4,7 +4,10 @@
 //! Each step is short, whatever the size of the model: a search that takes longer goes on in the
 //! next one. What is worth loading is `foresight`'s business.
 
-use super::model::{Context, Model};
+use super::{
+    foresight::Foresight,
+    model::{Context, Model},
+};
 use crate::{
     residency::Level,
     storage::Priority,
@@ -47,6 +50,7 @@ impl Model {
         if quiet {
             self.load_ahead(cx);
         }
+        self.foresight.held_up = !quiet && self.has_more_ahead();
         if cx.clock.now().saturating_sub(begun) > SLOW_STEP {
             tracing::warn!(model = self.name(), "looking ahead takes too long: it rests");
             self.rest(cx.now);
@@ -66,6 +70,12 @@ impl Model {
     /// Loads nothing ahead for a while.
     pub(super) fn rest(&mut self, now: Duration) {
         self.foresight.rests_until = now.saturating_add(REST);
+    }
+
+    /// Whether anything is left to be read ahead.
+    fn has_more_ahead(&self) -> bool {
+        let Foresight { suspects, classes, .. } = &self.foresight;
+        !suspects.is_empty() || !classes.is_empty() || !self.preparing().is_empty()
     }
 
     fn load_ahead(&mut self, cx: &mut Context<'_>) {
@@ -88,8 +98,11 @@ impl Model {
                 return Step::Begun;
             }
         }
-        for task in self.preparing() {
+        // Without a change of room the search would find the same again.
+        let preparing = if self.foresight.no_room { Vec::new() } else { self.preparing() };
+        for task in preparing {
             let step = self.load_prepared(cx, task);
+            self.foresight.no_room |= matches!(step, Step::NoRoom);
             if matches!(step, Step::Begun | Step::More) {
                 return step;
             }

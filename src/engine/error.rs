@@ -65,6 +65,11 @@ pub enum EngineError {
     /// All places for clients are taken.
     #[error("all {0} client places of the session are taken")]
     TooManyClients(usize),
+    /// Too many callers wait for the same already.
+    #[error(
+        "{0} callers wait for this already: a caller should wait for the answer of its first call"
+    )]
+    TooManyCallers(usize),
     /// The daemon cannot give the client its cell or doorbell.
     #[error("the daemon is out of descriptors or memory for another client")]
     NoClientMemory,

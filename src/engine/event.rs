@@ -81,10 +81,15 @@ pub enum EventKind {
     },
     /// A block was read twice and is not to be had.
     Quarantined(BlockIndex),
-    /// The device did not answer in time, and so many switches were ended.
+    /// The device stalls: it did not answer in time, and so many switches were ended.
     Stalled {
         /// The switches.
         switches: usize,
+    },
+    /// The device answers again.
+    Recovered {
+        /// The time without an answer.
+        stalled: Duration,
     },
 }
 

@@ -54,6 +54,10 @@ pub(super) struct Foresight {
     pub(super) rests_until: Duration,
     /// When to go on with the plan, if nothing happens before.
     pub(super) next_step: Option<Duration>,
+    /// Whether something is left to be read that had to wait for switches or their reads.
+    pub(super) held_up: bool,
+    /// Whether preparations found no room at the last step, and room has not changed since.
+    pub(super) no_room: bool,
     pub(super) counts: Counts,
 }
 
@@ -92,6 +96,8 @@ impl Foresight {
             suspects: Vec::new(),
             rests_until: Duration::ZERO,
             next_step: None,
+            held_up: false,
+            no_room: false,
             counts: Counts::default(),
         }
     }
@@ -102,7 +108,8 @@ impl Foresight {
             return;
         }
         let counts = self.counts;
-        *self = Self { counts, ..Self::new(config) };
+        // A preparation may have had its next step to come.
+        *self = Self { counts, held_up: true, ..Self::new(config) };
         self.budget.fill(now);
         self.changed(now);
     }
@@ -112,6 +119,26 @@ impl Foresight {
         if self.enabled {
             let soon = now.saturating_add(PLAN_DELAY);
             self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
+        }
+    }
+
+    /// Lets a new preparation have its first step.
+    pub(super) fn begin_preparation(&mut self, now: Duration) {
+        self.no_room = false;
+        self.next_step = Some(now);
+    }
+
+    /// Notes that room has changed: preparations that had none may go on.
+    pub(super) fn room_changed(&mut self, now: Duration) {
+        if std::mem::take(&mut self.no_room) {
+            self.next_step = Some(now);
+        }
+    }
+
+    /// Notes that no switch waits and that nothing is read: what was held up may go on.
+    pub(super) fn quiet(&mut self, now: Duration) {
+        if std::mem::take(&mut self.held_up) {
+            self.next_step = Some(now);
         }
     }
 

@@ -157,6 +157,7 @@ impl Model {
         self.serve(cx.now, entry, None);
         self.roster.note(entry, None);
         self.shelf.put(&name, outlook);
+        self.foresight.changed(cx.now);
         self.events.push(EventKind::Closed { session: name, end });
         self.vacate(entry);
     }

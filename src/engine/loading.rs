@@ -78,7 +78,9 @@ impl Model {
 
     pub(super) fn read_done(&mut self, cx: &mut Context<'_>, completion: Completion) {
         let Completion { read, result } = completion;
-        self.reads.finished(cx.now, read.len());
+        if let Some(stalled) = self.reads.finished(cx.now, read.len()) {
+            self.events.push(EventKind::Recovered { stalled });
+        }
         if read.priority == Priority::Ahead {
             let took = self.reads.ended_ahead(cx.now);
             if result.is_ok() {
@@ -115,6 +117,10 @@ impl Model {
             if priority == Priority::Ahead {
                 self.arrived_ahead(block);
             }
+        }
+        if priority == Priority::Ahead {
+            // A preparation may pin the blocks, but gives way to a switch now that they are there.
+            self.residency.note_room_change();
         }
         let is_complete = |session: &&Session| {
             let pending = session.pending.as_ref().filter(|pending| pending.load.is_some());
@@ -212,14 +218,15 @@ impl Model {
     /// Ends all switches that wait for reads, if the device does not answer. What it fills later is
     /// kept.
     pub(super) fn break_off_if_stalled(&mut self, cx: &mut Context<'_>) {
-        if !self.reads.is_stalled(cx.now, cx.limits) {
+        if !self.reads.is_overdue(cx.now, cx.limits) {
             return;
         }
         let pending = self.open_sessions().filter(|session| session.pending.is_some());
         let pending: Vec<_> = pending.map(|session| session.entry).collect();
-        self.events.push(EventKind::Stalled { switches: pending.len() });
+        if self.reads.break_off(cx.now, !pending.is_empty()) {
+            self.events.push(EventKind::Stalled { switches: pending.len() });
+        }
         for entry in pending {
-            self.reads.break_off(cx.now);
             self.fail(entry, &EngineError::StorageUnavailable);
         }
         let lacking = self.preparing();

@@ -2,7 +2,7 @@
 //!
 //! [`Engine::apply`] is synchronous and takes no locks: it changes the state, answers whom it can
 //! answer, and leaves [`Effect`]s, all reading and verifying, to be carried out. Of system calls it
-//! makes those that give an attaching client its descriptors, and those that ring doorbells. So
+//! makes those that give an attaching client its descriptors; doorbells ring afterwards. So
 //! whatever happens in between, a caller that goes away or a read that fails, finds the engine
 //! between two actions, where its invariants hold. [`run`] feeds it in the daemon; tests feed it a
 //! simulated store and clock.
@@ -131,8 +131,22 @@ impl Engine {
         self.each_model(now, Model::pump);
         if !is_command || self.models.iter().any(|model| model.looks_late(now)) {
             self.look_ahead(now);
+        } else if self.is_quiet() {
+            self.models.iter_mut().for_each(|model| model.foresight.quiet(now));
         }
         std::mem::take(&mut self.effects)
+    }
+
+    /// Whether there are doorbells to [ring](Self::ring).
+    pub fn has_rings(&self) -> bool {
+        self.models.iter().flat_map(Model::open_sessions).any(Session::has_rings)
+    }
+
+    /// Rings the doorbells of clients whose session has changed or whose lease was revoked. Each ring
+    /// is a system call, so callers get their answers first.
+    pub fn ring(&mut self) {
+        let sessions = self.models.iter_mut().flat_map(|model| &mut model.sessions);
+        sessions.flatten().for_each(Session::ring_now);
     }
 
     /// What has happened since this was asked last.
@@ -164,6 +178,11 @@ impl Engine {
     pub fn is_drained(&self) -> bool {
         let is_idle = |model: &Model| model.reads.is_idle() && !model.is_switching();
         self.draining && self.models.iter().all(is_idle)
+    }
+
+    /// Words and blocks that were looked at so far to find room or to find what lacks; for tests.
+    pub fn work(&self) -> u64 {
+        self.models.iter().map(|model| model.residency.work()).sum()
     }
 
     /// Checks what must hold between any two actions; for tests.
@@ -277,13 +296,16 @@ impl Engine {
         self.with_model(now, model, |model, cx| model.read_done(cx, completion));
     }
 
-    /// Lets models load ahead, one request at a time in all, as they may share a device, and only
-    /// while nobody waits, be it for a read or for room.
+    /// Whether models may load ahead: one request at a time in all, as they may share a device, and
+    /// only while nobody waits, be it for a read or for room.
+    fn is_quiet(&self) -> bool {
+        let is_busy = |m: &Model| m.is_switching() || m.reads.has_demand() || m.reads.reads_ahead();
+        !self.draining && !self.models.iter().any(is_busy)
+    }
+
     fn look_ahead(&mut self, now: Duration) {
         for model in 0..self.models.len() {
-            let is_busy =
-                |m: &Model| m.is_switching() || m.reads.has_demand() || m.reads.reads_ahead();
-            let quiet = !self.draining && !self.models.iter().any(is_busy);
+            let quiet = self.is_quiet();
             self.with_model(now, model, |model, cx| model.look_ahead(cx, quiet));
         }
     }

@@ -257,7 +257,15 @@ impl Model {
     pub(super) fn settle_leases(&mut self, cx: &Context<'_>) {
         for session in self.sessions.iter_mut().flatten() {
             let (patience, residency) = (cx.limits.lease_patience, &mut self.residency);
-            let revoked = session.settle(cx.now, patience, |task| residency.unpin(task));
+            let foresight = &mut self.foresight;
+            let revoked = session.settle(cx.now, patience, |task| {
+                residency.unpin(task);
+                foresight.changed(cx.now);
+            });
+            // Nobody waits for readers whose lease is revoked.
+            if !revoked.is_empty() {
+                residency.note_room_change();
+            }
             self.events.extend(revoked);
         }
     }

@@ -8,6 +8,9 @@ use super::{
 use crate::units::TaskIndex;
 use std::time::Duration;
 
+/// Callers that wait for preparations of one model.
+const MAX_WAITERS: usize = 256;
+
 /// A task that is prepared, pinned until it ends.
 pub(super) struct Preparation {
     task: TaskIndex,
@@ -42,7 +45,8 @@ impl Model {
                 let waiter = Waiter { reply, deadline, arrived, hold, reused };
                 self.preparation(task).waiting.push(waiter);
                 // It changes what may go.
-                (self.foresight.stock, self.foresight.next_step) = (None, Some(cx.now));
+                self.foresight.stock = None;
+                self.foresight.begin_preparation(cx.now);
                 self.settle_preparations(cx.now);
             }
         }
@@ -54,18 +58,37 @@ impl Model {
         command: &PrepareCommand,
     ) -> Result<TaskIndex, EngineError> {
         let task = self.find_task(&command.task)?;
+        if self.waiters() >= MAX_WAITERS {
+            self.drop_unheard();
+            if self.waiters() >= MAX_WAITERS {
+                return Err(EngineError::TooManyCallers(MAX_WAITERS));
+            }
+        }
         if command.deadline.is_some_and(|deadline| deadline <= cx.now) {
             return Err(EngineError::DeadlineExceeded);
         }
         // What it has in the pool is pinned from now on, and makes no room.
-        self.residency.pin(task);
-        let (absent, room) = (self.residency.absent(task).count(), self.residency.room().total());
-        self.residency.unpin(task);
+        let room = self.residency.room_for(task).total();
+        let absent = self.residency.absent(task).count();
         // Some of the room is promised to others.
         let others = self.preparing().into_iter().filter(|other| *other != task);
         let promised = others.map(|other| self.residency.absent(other).count()).sum();
         let available = room.saturating_sub(promised);
         if absent > available { Err(self.no_room(absent, available)) } else { Ok(task) }
+    }
+
+    fn waiters(&self) -> usize {
+        self.preparations.iter().map(|held| held.waiting.len()).sum()
+    }
+
+    /// Drops callers that nobody listens to any more. Their preparations go on, and hold the task for
+    /// as long as the last of them could have wanted.
+    fn drop_unheard(&mut self) {
+        for held in &mut self.preparations {
+            let closed = held.waiting.extract_if(.., |waiter| waiter.reply.is_closed());
+            let until = closed.map(|waiter| waiter.deadline.saturating_add(waiter.hold)).max();
+            held.held_until = held.held_until.max(until.unwrap_or_default());
+        }
     }
 
     fn preparation(&mut self, task: TaskIndex) -> &mut Preparation {
@@ -87,15 +110,6 @@ impl Model {
     /// The tasks that are to be loaded.
     pub(super) fn preparing(&self) -> Vec<TaskIndex> {
         self.prepared().filter(|task| self.residency.missing(*task) > 0).collect()
-    }
-
-    /// How many blocks could be loaded if nothing were prepared.
-    pub(super) fn room_without_preparations(&mut self) -> usize {
-        let Self { residency, preparations, .. } = self;
-        preparations.iter().for_each(|held| residency.unpin(held.task));
-        let room = residency.room().total();
-        preparations.iter().for_each(|held| residency.pin(held.task));
-        room
     }
 
     /// Answers those whose task is there or whose time is over, and lets go of what nobody waits

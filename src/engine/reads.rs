@@ -1,8 +1,15 @@
 //! A model's reads: those that wait for their turn, and those under way. Each model has its own, as
 //! its bundle may lie on a device of its own.
 //!
-//! Whether the device answers is judged here too: it does not if nothing at all has ended for a
-//! while, though something is under way. From then on it gets one chance in each such while.
+//! Whether the device answers is judged here too:
+//!
+//! ```text
+//!            no read ends for `limits.stall` though some are under way
+//! healthy ──────────────────────────────────────────────────────────► stalled
+//!    ▲                                                                   │
+//!    └──────────────────────────── a read ends ──────────────────────────┘
+//! ```
+//! While it is stalled, one switch in each interval of `limits.stall` may read, as a probe.
 
 use super::{Effect, Limits};
 use crate::storage::Read;
@@ -22,8 +29,16 @@ pub(super) struct Reads {
     ahead: Option<Duration>,
     /// Since when nothing has ended, if anything is under way.
     waiting_since: Option<Duration>,
-    /// When the device was last held not to answer.
-    broke_off: Option<Duration>,
+    /// `None` while the device is healthy.
+    stall: Option<Stall>,
+}
+
+/// A device that does not answer.
+struct Stall {
+    /// The last time that a read ended, or that one began while none was under way.
+    since: Duration,
+    /// When a switch last tried whether the device answers.
+    probed: Duration,
 }
 
 impl Reads {
@@ -61,39 +76,42 @@ impl Reads {
         self.ahead.take().map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
-    /// When the device will be held not to answer, if nothing ends.
+    /// When those who wait for a read are to be ended, if no read ends before.
     pub(super) fn stalls_at(&self, limits: &Limits) -> Option<Duration> {
-        self.waiting_since.map(|since| since.saturating_add(limits.stall))
+        let since = self.stall.as_ref().map(|stall| stall.probed).or(self.waiting_since);
+        since.map(|since| since.saturating_add(limits.stall))
     }
 
-    /// Whether the device does not answer.
-    pub(super) fn is_stalled(&self, now: Duration, limits: &Limits) -> bool {
+    /// Whether those who wait for a read are to be ended.
+    pub(super) fn is_overdue(&self, now: Duration, limits: &Limits) -> bool {
         self.stalls_at(limits).is_some_and(|at| at <= now)
     }
 
-    /// Notes that switches were ended because the device does not answer.
-    pub(super) fn break_off(&mut self, now: Duration) {
-        self.broke_off = Some(now);
+    /// Notes that those who wait are ended, and says whether a stall begins. `ended` says whether
+    /// there were any: without, the next switch is the first probe.
+    pub(super) fn break_off(&mut self, now: Duration, ended: bool) -> bool {
+        let Some(since) = self.waiting_since.filter(|_| self.stall.is_none()) else { return false };
+        self.stall = Some(Stall { since, probed: if ended { now } else { since } });
+        true
     }
 
-    /// Whether a switch may read: the device answers, or it is time to see whether it does again.
+    /// Whether a switch may read: the device is healthy, or the time of the next probe has come.
     pub(super) fn may_try(&mut self, now: Duration, limits: &Limits) -> bool {
-        if !self.is_stalled(now, limits) {
-            return true;
+        let Some(stall) = &mut self.stall else { return true };
+        let is_due = stall.probed.saturating_add(limits.stall) <= now;
+        if is_due {
+            stall.probed = now;
         }
-        let again = self.broke_off.is_none_or(|at| at.saturating_add(limits.stall) <= now);
-        if again {
-            self.waiting_since = Some(now);
-        }
-        again
+        is_due
     }
 
-    /// Notes that a read of so many bytes has ended.
-    pub(super) fn finished(&mut self, now: Duration, bytes: u64) {
+    /// Notes that a read of so many bytes has ended. If that ends a stall, gives its length.
+    pub(super) fn finished(&mut self, now: Duration, bytes: u64) -> Option<Duration> {
         assert!(self.in_flight > 0, "only what was begun can end");
         self.in_flight -= 1;
         self.in_flight_bytes -= bytes;
         self.waiting_since = (self.in_flight > 0).then_some(now);
+        self.stall.take().map(|stall| now.saturating_sub(stall.since))
     }
 
     /// Begins as many reads as may be under way.
@@ -130,6 +148,7 @@ impl Reads {
         assert!(self.in_flight <= limits.reads_in_flight.max(1), "no more reads than allowed");
         assert!(self.backlog.is_empty() || self.is_full(limits), "no idle storage");
         assert_eq!(self.waiting_since.is_some(), self.in_flight > 0, "something is waited for");
+        assert!(self.stall.is_none() || self.in_flight > 0, "a stalled device has reads under way");
         assert!(self.ahead.is_none() || self.in_flight > 0, "what is read ahead is under way");
         assert_eq!(self.in_flight_bytes > 0, self.in_flight > 0, "reads have bytes");
     }

@@ -291,6 +291,11 @@ pub async fn run(
         for effect in engine.apply(action) {
             runtime.carry_out(effect);
         }
+        if engine.has_rings() {
+            // Whoever was answered runs before.
+            yield_now().await;
+            engine.ring();
+        }
         engine.events().for_each(|event| events.put(event));
     }
     engine

@@ -54,12 +54,14 @@ struct Member {
     peer: Peer,
     cell: Cell,
     doorbell: Doorbell,
+    /// How often the doorbell is to ring.
+    rings: u32,
 }
 
 impl Member {
-    fn revoke(&self, generation: Generation) {
+    fn revoke(&mut self, generation: Generation) {
         self.cell.revoke(generation);
-        self.doorbell.ring();
+        self.rings += 1;
     }
 
     fn leases(&self, generation: Generation) -> bool {
@@ -89,7 +91,7 @@ impl Session {
         }
         let cell = Cell::create().map_err(|_| EngineError::NoClientMemory)?;
         let (doorbell, bell) = Doorbell::create().map_err(|_| EngineError::NoClientMemory)?;
-        self.members.push(Member { id, peer, cell, doorbell });
+        self.members.push(Member { id, peer, cell, doorbell, rings: 0 });
         Ok((&self.members[self.members.len() - 1].cell, bell))
     }
 
@@ -135,11 +137,12 @@ impl Session {
         patience: Duration,
         mut over: impl FnMut(TaskIndex),
     ) -> Vec<EventKind> {
-        let (members, name, ended) = (&self.members, &self.name, self.life.ended);
+        let (members, name, ended) = (&mut self.members, &self.name, self.life.ended);
         let mut events = Vec::new();
         self.draining.retain_mut(|draining| {
             let generation = draining.old.generation;
-            let mut readers = members.iter().filter(|member| member.leases(generation)).peekable();
+            let readers = members.iter_mut().filter(|member| member.leases(generation));
+            let mut readers = readers.peekable();
             if readers.peek().is_none() {
                 over(draining.old.task);
                 return false;
@@ -194,8 +197,21 @@ impl Session {
         leases
     }
 
-    pub(super) fn ring(&self) {
-        self.members.iter().for_each(|member| member.doorbell.ring());
+    /// Notes that all doorbells are to ring.
+    pub(super) fn ring(&mut self) {
+        self.members.iter_mut().for_each(|member| member.rings += 1);
+    }
+
+    /// Whether a doorbell is to ring.
+    pub(super) fn has_rings(&self) -> bool {
+        self.members.iter().any(|member| member.rings > 0)
+    }
+
+    /// Rings as often as was noted.
+    pub(super) fn ring_now(&mut self) {
+        for member in &mut self.members {
+            (0..std::mem::take(&mut member.rings)).for_each(|_| member.doorbell.ring());
+        }
     }
 
     pub(super) fn status(

@@ -75,12 +75,13 @@ impl Model {
         callers.push(Caller { reply, deadline });
         if let Some(session) = self.session(entry) {
             let SwitchCommand { request_id, arrived, in_place, trace, .. } = command;
-            let (given_up, load) = (None, None);
+            let (unheard_until, given_up, load) = (None, None, None);
             session.pending = Some(Pending {
                 task,
                 request_id,
                 trace,
                 callers,
+                unheard_until,
                 arrived,
                 in_place,
                 given_up,
@@ -109,7 +110,7 @@ impl Model {
             (Some(first), ..) if first != task => {
                 let _ = reply.send(Err(EngineError::RequestIdReused));
             }
-            (_, Some(pending), _) => pending.callers.push(Caller { reply, deadline }),
+            (_, Some(pending), _) => pending.join(Caller { reply, deadline }),
             (_, None, Some(answer)) => drop(reply.send(answer.result.clone())),
             (_, None, None) => return Some(reply),
         }
@@ -131,16 +132,16 @@ impl Model {
         let needed = self.bundle().task(task).blocks as usize;
         let missing = self.residency.missing(task);
         if missing > 0 && !self.reads.may_try(cx.now, cx.limits) {
-            self.residency.unpin(task);
+            self.residency.retract(task);
             return self.fail(entry, &EngineError::StorageUnavailable);
         }
         // What was given up makes room in this very step, or stays.
-        given_up.into_iter().for_each(|old| self.residency.unpin(old));
+        given_up.into_iter().for_each(|old| self.residency.retract(old));
         let evicted = match self.load_missing(cx, task, missing) {
             Ok(evicted) => evicted,
             Err(NoRoomNow { absent }) => {
-                let room = self.room_without_preparations();
-                self.residency.unpin(task);
+                let room = self.residency.room_without(self.prepared()).total();
+                self.residency.retract(task);
                 given_up.into_iter().for_each(|old| self.residency.pin(old));
                 // What is prepared gives way, if that makes room.
                 let no_room = self.no_room(absent, room);
@@ -152,6 +153,8 @@ impl Model {
                 };
             }
         };
+        // What this switch takes, others cannot wait for.
+        self.residency.note_room_change();
         let planned = cx.clock.now();
         if let Some(pending) = self.session(entry).and_then(|session| session.pending.as_mut()) {
             pending.load = Some(Load {
@@ -220,8 +223,7 @@ impl Model {
         task: TaskIndex,
         in_place: bool,
     ) -> usize {
-        let bundle = self.bundle();
-        let mut firm = bundle.task_blocks(task).clone();
+        let mut firm = vec![task];
         for session in self.open_sessions() {
             let is_own = session.entry == entry;
             let active = session.active.task.filter(|_| !(is_own && in_place));
@@ -229,16 +231,13 @@ impl Model {
             let given_up = pending.and_then(Pending::held).filter(|_| !is_own);
             let target = pending.filter(|pending| pending.load.is_some());
             let stuck = session.draining.iter().filter(|draining| draining.revoked);
-            let tasks = active.into_iter().chain(given_up);
-            let tasks = tasks.chain(target.map(|pending| pending.task));
-            let tasks = tasks.chain(stuck.map(|draining| draining.old.task));
-            tasks.for_each(|task| firm.union_with(bundle.task_blocks(task)));
+            firm.extend(active.into_iter().chain(given_up));
+            firm.extend(target.map(|pending| pending.task));
+            firm.extend(stuck.map(|draining| draining.old.task));
         }
-        let mut held = self.residency.resident().clone();
-        held.union_with(self.residency.loading());
-        held.intersect_with(&firm);
+        let held = self.residency.held(firm.into_iter());
         let lost = self.residency.slots().counts().lost;
-        (self.pool.layout().slots() as usize).saturating_sub(lost + held.count_ones(..))
+        (self.pool.layout().slots() as usize).saturating_sub(lost + held)
     }
 
     /// The commit point.
@@ -309,6 +308,7 @@ impl Model {
         if let Some(task) = task {
             self.residency.touch(task);
         }
+        self.residency.note_room_change();
         session.ring();
         generation
     }
@@ -359,12 +359,11 @@ impl Model {
         let mut abandoned = Vec::new();
         for session in self.sessions.iter_mut().flatten() {
             let Some(pending) = &mut session.pending else { continue };
-            let is_late = |caller: &Caller| caller.deadline <= cx.now;
-            if pending.callers.iter().all(is_late) {
+            if pending.is_over(cx.now) {
                 abandoned.push(session.entry);
                 continue;
             }
-            for late in pending.callers.extract_if(.., |caller| is_late(caller)) {
+            for late in pending.callers.extract_if(.., |caller| caller.deadline <= cx.now) {
                 let _ = late.reply.send(Err(EngineError::DeadlineExceeded));
             }
         }
@@ -376,30 +375,22 @@ impl Model {
         self.settle_preparations(cx.now);
     }
 
-    /// Tries again to begin switches that wait for room.
+    /// Tries again to begin switches and preparations that wait for room, if room has changed.
+    ///
+    /// A trial without success changes no room, and each other one leaves fewer waiting switches,
+    /// tasks that they can give up, preparations or queued reads; so it ends.
     pub(super) fn retry_waiting(&mut self, cx: &mut Context<'_>) {
-        // What begins takes or frees room, and so decides about others, whose turn may be over.
-        let mut before = usize::MAX;
-        while self.waiting_stake() < before {
-            before = self.waiting_stake();
+        while self.residency.take_room_change() {
+            self.foresight.room_changed(cx.now);
             for entry in std::mem::take(&mut self.waiting) {
                 self.start(cx, entry);
             }
         }
     }
 
-    /// The sessions that wait and the tasks that they have meanwhile: fewer, whenever one of them
-    /// begins, fails, or gives up its task.
-    fn waiting_stake(&self) -> usize {
-        let session = |entry: &SessionEntry| self.sessions[entry.number() as usize].as_ref();
-        let waiting = self.waiting.iter().filter_map(session);
-        waiting.map(|session| 1 + usize::from(session.active.task.is_some())).sum()
-    }
-
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let pending = self.open_sessions().filter_map(|session| session.pending.as_ref());
-        let callers = pending.flat_map(|pending| &pending.callers).map(|caller| caller.deadline);
-        callers.chain(self.next_preparation_end()).min()
+        pending.filter_map(Pending::next_deadline).chain(self.next_preparation_end()).min()
     }
 
     pub(super) fn is_switching(&self) -> bool {

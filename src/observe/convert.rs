@@ -381,6 +381,10 @@ fn event_kind<'a>(bundle: &Bundle, kind: &'a EventKind) -> (&'a str, Kind) {
         EventKind::Stalled { switches } => {
             ("", Kind::StorageStalled(proto::StorageStalled { switches: *switches as u32 }))
         }
+        EventKind::Recovered { stalled } => {
+            let stalled_ms = stalled.as_millis() as u64;
+            ("", Kind::StorageRecovered(proto::StorageRecovered { stalled_ms }))
+        }
     }
 }
 

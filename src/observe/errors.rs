@@ -33,6 +33,7 @@ pub fn reason(error: &EngineError) -> (Code, &'static str) {
         E::GenerationMismatch { .. } => (Code::FailedPrecondition, "GENERATION_MISMATCH"),
         E::TooManySessions(_) => (Code::ResourceExhausted, "TOO_MANY_SESSIONS"),
         E::TooManyClients(_) => (Code::ResourceExhausted, "TOO_MANY_CLIENTS"),
+        E::TooManyCallers(_) => (Code::ResourceExhausted, "TOO_MANY_CALLERS"),
         E::NoClientMemory => (Code::ResourceExhausted, "NO_CLIENT_MEMORY"),
         E::NoRoom { .. } => (Code::ResourceExhausted, "POOL_FULL"),
         E::Busy => (Code::ResourceExhausted, "QUEUE_FULL"),

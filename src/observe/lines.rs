@@ -107,6 +107,9 @@ pub(super) fn log(event: &Event) {
         Some(Kind::StorageStalled(stalled)) => {
             line!(error, "storage_stalled", event, switches = stalled.switches,)
         }
+        Some(Kind::StorageRecovered(recovered)) => {
+            line!(warn, "storage_recovered", event, stalled_ms = recovered.stalled_ms,)
+        }
     }
 }
 

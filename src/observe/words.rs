@@ -22,7 +22,7 @@ impl fmt::Display for Words<'_> {
 }
 
 /// The names of everything that can happen.
-pub const KINDS: [&str; 14] = [
+pub const KINDS: [&str; 15] = [
     "lost",
     "switched",
     "switch_failed",
@@ -37,6 +37,7 @@ pub const KINDS: [&str; 14] = [
     "storage_stalled",
     "daemon_changed",
     "config_reloaded",
+    "storage_recovered",
 ];
 
 /// The stable name of what happened, as in the protocol's `Event`.
@@ -54,6 +55,7 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::LeaseRevoked(_) => "lease_revoked",
         Kind::BlockQuarantined(_) => "block_quarantined",
         Kind::StorageStalled(_) => "storage_stalled",
+        Kind::StorageRecovered(_) => "storage_recovered",
         Kind::DaemonChanged(_) => "daemon_changed",
         Kind::ConfigReloaded(_) => "config_reloaded",
     }
@@ -103,6 +105,9 @@ fn write_kind(to: &mut fmt::Formatter<'_>, kind: &Kind) -> fmt::Result {
         }
         Kind::StorageStalled(stalled) => {
             write!(to, "the device does not answer: {} switches are ended", stalled.switches)
+        }
+        Kind::StorageRecovered(recovered) => {
+            write!(to, "the device answers again after {} ms", recovered.stalled_ms)
         }
         Kind::DaemonChanged(changed) => {
             let what = match changed.state() {

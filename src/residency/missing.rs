@@ -9,7 +9,7 @@ use crate::{
     units::{BlockIndex, TaskIndex},
 };
 use fixedbitset::{Block as Word, FixedBitSet};
-use std::ops::Range;
+use std::{cell::Cell, ops::Range};
 
 const WORD_BITS: usize = Word::BITS as usize;
 /// Words of a stretch: 4096 blocks where words have 64 bits.
@@ -33,6 +33,8 @@ pub(super) struct Missing {
     /// By stretch, the blocks that are resident.
     resident: Vec<u16>,
     stretches: usize,
+    /// Words and stretches of the sets that were looked at so far.
+    work: Cell<u64>,
 }
 
 impl Missing {
@@ -47,6 +49,7 @@ impl Missing {
             wanted: Vec::new(),
             resident: vec![0; stretches],
             stretches,
+            work: Cell::new(0),
         };
         for task in bundle.task_indices() {
             for block in bundle.task_blocks(task).ones() {
@@ -67,6 +70,16 @@ impl Missing {
     /// How many of a task's blocks are not resident.
     pub(super) fn of(&self, task: TaskIndex) -> usize {
         self.total[task.index()] as usize
+    }
+
+    /// Words and stretches of the sets that were looked at so far.
+    pub(super) fn work(&self) -> u64 {
+        self.work.get()
+    }
+
+    /// Counts words that were looked at.
+    pub(super) fn count(&self, words: usize) {
+        self.work.set(self.work.get() + words as u64);
     }
 
     /// Notes that a block is resident now.
@@ -100,7 +113,9 @@ impl Missing {
         let lacking = counts.iter().enumerate().filter(|(_, count)| **count > 0);
         let (wanted, resident, loading) =
             (bundle.task_blocks(task).as_slice(), resident.as_slice(), loading.as_slice());
+        self.count(counts.len());
         let words = lacking.flat_map(|(stretch, _)| words_of(stretch, wanted.len()));
+        let words = words.inspect(|_| self.count(1));
         words.flat_map(move |word| blocks_of(word, wanted[word] & !resident[word] & !loading[word]))
     }
 
@@ -120,6 +135,7 @@ impl Missing {
         let stretches = (from.index() / STRETCH..self.stretches).filter(all_lack);
         let words = self.owners.len().div_ceil(WORD_BITS);
         let left = move |word: usize| {
+            self.count(1);
             let blocks = |set: &FixedBitSet| set.as_slice()[word];
             let wanted = tasks.iter().map(|task| blocks(bundle.task_blocks(*task)));
             let wanted = wanted.fold(Word::MAX, |all, wanted| all & wanted);
@@ -142,6 +158,7 @@ impl Missing {
             self.wanted[at] - self.by_stretch[at] == self.resident[stretch]
         };
         let beyond = move |&stretch: &usize| {
+            self.count(1);
             self.resident[stretch] > 0 && !ones(tasks).any(|task| has_all(stretch, task))
         };
         let stretches = part.start / STRETCH_WORDS..part.end.div_ceil(STRETCH_WORDS);

@@ -48,6 +48,9 @@ pub struct Residency {
     ahead: Ahead,
     /// Blocks that were evicted so far.
     evicted: u64,
+    /// Whether something that waits for room may find it, or may never find it, since the last
+    /// [`take_room_change`](Residency::take_room_change).
+    room_changed: bool,
 }
 
 /// Blocks that could be loaded.
@@ -82,6 +85,7 @@ impl Residency {
             worth: Worth::default(),
             ahead: Ahead::new(blocks),
             evicted: 0,
+            room_changed: false,
             bundle,
             table,
         }
@@ -145,6 +149,7 @@ impl Residency {
         }
         let others = ones(self.pinned & !(1 << task.0)).map(|task| TaskIndex(task as u32));
         let mut alone = self.bundle.task_blocks(task).clone();
+        self.missing.count(alone.as_slice().len());
         others.for_each(|other| alone.difference_with(self.bundle.task_blocks(other)));
         alone.count_ones(..)
     }
@@ -184,9 +189,46 @@ impl Residency {
 
     /// How many blocks could be loaded without harm to a pinned task.
     pub fn room(&self) -> Room {
+        self.room_beside(self.pinned)
+    }
+
+    /// The same if this task were pinned, too.
+    pub fn room_for(&self, task: TaskIndex) -> Room {
+        self.room_beside(self.pinned | 1 << task.0)
+    }
+
+    /// The same if each of these tasks, which are pinned, had one pin less.
+    pub fn room_without(&self, tasks: impl Iterator<Item = TaskIndex>) -> Room {
+        let only_pin = tasks.filter(|task| self.pins(*task) == 1);
+        self.room_beside(only_pin.fold(self.pinned, |pinned, task| pinned & !(1 << task.0)))
+    }
+
+    fn room_beside(&self, pinned: u64) -> Room {
         let all = 0..self.resident.as_slice().len();
-        let evictable = self.unpinned(all).map(|(_, blocks)| blocks.count_ones() as usize).sum();
+        let words = self.unpinned(pinned, all);
+        let evictable = words.map(|(_, blocks)| blocks.count_ones() as usize).sum();
         Room { free: self.slots.counts().free, evictable }
+    }
+
+    /// How many blocks of these tasks are resident or being loaded.
+    pub fn held(&self, tasks: impl Iterator<Item = TaskIndex>) -> usize {
+        let mut held = FixedBitSet::with_capacity(self.bundle.len());
+        for task in tasks {
+            held.union_with(self.bundle.task_blocks(task));
+            self.missing.count(held.as_slice().len());
+        }
+        let loading = held.intersection_count(&self.loading);
+        held.intersection_count(&self.resident) + loading
+    }
+
+    /// Notes that a switch or a preparation that waits for room has to be judged anew.
+    pub fn note_room_change(&mut self) {
+        self.room_changed = true;
+    }
+
+    /// Whether room has changed since the last call.
+    pub fn take_room_change(&mut self) -> bool {
+        std::mem::take(&mut self.room_changed)
     }
 
     /// How many blocks were evicted so far.
@@ -200,8 +242,15 @@ impl Residency {
         self.pinned |= 1 << task.0;
     }
 
-    /// Takes one pin back.
+    /// Takes one pin back. Room changes even if the task has other pins: what is prepared gives
+    /// way to a switch, and a pin of a preparation may be all that is left.
     pub fn unpin(&mut self, task: TaskIndex) {
+        self.retract(task);
+        self.room_changed = true;
+    }
+
+    /// Takes one pin back for a trial: either it is pinned again, or no block was loaded meanwhile.
+    pub fn retract(&mut self, task: TaskIndex) {
         let pins = &mut self.pins[task.index()];
         assert!(*pins > 0, "a task is unpinned as often as it was pinned");
         *pins -= 1;
@@ -222,6 +271,10 @@ impl Residency {
         if needed == 0 {
             return Some(0);
         }
+        // To count words is much cheaper than to put blocks in order.
+        if self.room().evictable < needed {
+            return None;
+        }
         let victims = self.victims(needed);
         (victims.len() == needed).then(|| self.evict_all(&victims))
     }
@@ -234,6 +287,7 @@ impl Residency {
 
     fn evict_all(&mut self, victims: &[BlockIndex]) -> usize {
         victims.iter().for_each(|&block| self.evict(block));
+        self.room_changed |= !victims.is_empty();
         victims.len()
     }
 
@@ -267,6 +321,8 @@ impl Residency {
         self.resident.insert(block.index());
         self.missing.arrived(block);
         self.table.place(block, Some(slot));
+        // It may be evicted from now on.
+        self.room_changed |= !self.is_pinned(block);
     }
 
     /// Takes back a window that holds nothing: its read was withdrawn, or failed, or what was
@@ -274,12 +330,14 @@ impl Residency {
     pub fn release(&mut self, window: Window) {
         let block = self.slots.release(window);
         self.loading.remove(block.index());
+        self.room_changed = true;
     }
 
     /// Gives up a slot that the kernel may write to at any time.
     pub fn lose(&mut self, window: Window) {
         let block = self.slots.lose(window);
         self.loading.remove(block.index());
+        self.room_changed = true;
     }
 
     /// Notes that a block cannot be read.
@@ -299,17 +357,17 @@ impl Residency {
         }
     }
 
-    /// Resident blocks that nothing pins: words of this part of the set that are not empty, with
-    /// the position of each.
-    fn unpinned(&self, part: Range<usize>) -> impl Iterator<Item = (usize, Word)> + '_ {
+    /// Resident blocks that none of these tasks has: words of this part of the set that are not
+    /// empty, with the position of each.
+    fn unpinned(&self, tasks: u64, part: Range<usize>) -> impl Iterator<Item = (usize, Word)> + '_ {
         let blocks = |task| self.bundle.task_blocks(TaskIndex(task as u32)).as_slice();
-        let pinned: Vec<_> = ones(self.pinned).map(blocks).collect();
+        let pinned: Vec<_> = ones(tasks).map(blocks).collect();
         let resident = self.resident.as_slice();
         let free = move |at: usize| {
             (at, pinned.iter().fold(resident[at], |left, pinned| left & !pinned[at]))
         };
-        let words = self.missing.words_beyond(self.pinned, part);
-        words.map(free).filter(|(_, blocks)| *blocks != 0)
+        let words = self.missing.words_beyond(tasks, part);
+        words.inspect(|_| self.missing.count(1)).map(free).filter(|(_, blocks)| *blocks != 0)
     }
 
     /// Up to `count` unpinned resident blocks, in the order in which they should go.
@@ -317,6 +375,11 @@ impl Residency {
         let mut stock = self.stock();
         self.search(&mut stock, usize::MAX);
         stock.into_blocks().take(count).collect()
+    }
+
+    /// Words and blocks that were looked at so far to find room or to find what lacks; for tests.
+    pub fn work(&self) -> u64 {
+        self.missing.work()
     }
 
     /// Checks what must hold between any two steps; for tests.

@@ -124,8 +124,9 @@ impl Residency {
     /// Looks at up to so many words more, and says whether all were looked at.
     pub fn search(&self, stock: &mut Stock, words: usize) -> bool {
         let until = stock.left.end.min(stock.left.start.saturating_add(words));
-        for (at, blocks) in self.unpinned(stock.left.start..until) {
+        for (at, blocks) in self.unpinned(self.pinned, stock.left.start..until) {
             for block in blocks_of(at, blocks) {
+                self.missing.count(1);
                 let rank = stock.rank(self.missing.owners(block));
                 stock.by_rank[rank].push(block);
             }

@@ -13,14 +13,25 @@ use synchromesh::{
         SwitchReport, Target,
     },
     residency::SlotCounts,
-    units::TaskIndex,
+    units::{Generation, TaskIndex},
 };
 use tokio::sync::oneshot::error::TryRecvError;
+
+/// What a switch may wait for, and how many were asked for.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Held {
+    slots: Vec<(SlotCounts, u64)>,
+    /// Generation, pending task and old generations.
+    sessions: Vec<(Generation, Option<String>, usize)>,
+    revoked: usize,
+    calls: u64,
+}
 
 impl Sequence<'_> {
     /// Before the engine gets an action.
     pub(crate) fn begin(&mut self) {
         self.fared = Fared::default();
+        self.worked = self.rig.work;
         self.note_residents();
         self.world.expire(self.rig.now());
         self.settle_leases();
@@ -30,12 +41,14 @@ impl Sequence<'_> {
     /// After the engine has got it.
     pub(crate) fn end(&mut self) {
         let asked = self.rig.asked.len();
+        let work = self.rig.work - self.worked;
         self.note_quarantine();
         self.note_changes();
         self.settle_leases();
         self.take_answers();
         self.check_retries();
-        self.check_status(asked);
+        let held = self.check_status(asked);
+        self.check_work(work, held);
         self.check_pending();
         self.check_tick();
         self.check_bells();
@@ -198,7 +211,7 @@ impl Sequence<'_> {
     }
 
     /// I3, and that the engine tells its state as it is. To ask changes nothing.
-    fn check_status(&mut self, asked: usize) {
+    fn check_status(&mut self, asked: usize) -> Held {
         let statuses = self.rig.status();
         assert_eq!(self.rig.asked.len(), asked, "to ask for the state starts no read");
         let mut queued = Vec::new();
@@ -214,6 +227,32 @@ impl Sequence<'_> {
         self.queued = queued;
         let in_vain = self.fared.attempt == 1 && !self.fared.bad.is_empty();
         self.seen.count_if(in_vain, "read in vain");
+        self.held(&statuses)
+    }
+
+    fn held(&self, statuses: &[ModelStatus]) -> Held {
+        let sessions = statuses.iter().flat_map(|status| &status.sessions).map(|session| {
+            (session.generation, session.pending_task.clone(), session.draining_generations)
+        });
+        Held {
+            slots: statuses.iter().map(|status| (status.pool.slots, status.evicted)).collect(),
+            sessions: sessions.collect(),
+            revoked: self.world.models.iter().map(|model| model.stuck().count()).sum(),
+            calls: self.world.next_call,
+        }
+    }
+
+    /// An action that changes nothing looks at no block, whoever waits for room. Any other looks at
+    /// all of them a few times, for each switch that may wait.
+    fn check_work(&mut self, work: u64, held: Held) {
+        let Fared { good, bad, .. } = &self.fared;
+        let is_idle = held == self.held && good.is_empty() && bad.is_empty();
+        let pending = self.before.iter().filter(|holding| holding.pending.is_some()).count() as u64;
+        let blocks: usize = self.rig.contents.iter().map(|content| content.blocks.len()).sum();
+        let once = 2 * blocks as u64 + 100;
+        let limit = if is_idle { 0 } else { once * (2 + pending).pow(2) };
+        assert!(work <= limit, "{work} words and blocks, from {:?} to {held:?}", self.held);
+        self.held = held;
     }
 
     /// Gives the number of blocks whose read has not begun.

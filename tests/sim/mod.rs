@@ -15,4 +15,5 @@ pub(crate) mod coverage;
 pub(crate) mod rig;
 pub(crate) mod sequence;
 pub(crate) mod small;
+pub(crate) mod wide;
 pub(crate) mod world;

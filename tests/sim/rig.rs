@@ -105,6 +105,8 @@ pub(crate) struct Rig {
     pub(crate) asked: Vec<(usize, BlockIndex)>,
     /// The latest events.
     pub(crate) events: Vec<EventKind>,
+    /// What the engine looked at for all actions so far, see [`Engine::work`].
+    pub(crate) work: u64,
 }
 
 impl Rig {
@@ -133,6 +135,7 @@ impl Rig {
             broken: BTreeMap::new(),
             asked: Vec::new(),
             events: Vec::new(),
+            work: 0,
         }
     }
 
@@ -141,7 +144,11 @@ impl Rig {
     }
 
     pub(crate) fn apply(&mut self, action: Action) {
-        for effect in self.engine.apply(action) {
+        let before = self.engine.work();
+        let effects = self.engine.apply(action);
+        self.work += self.engine.work() - before;
+        self.engine.ring();
+        for effect in effects {
             match effect {
                 Effect::Read(read) => self.begin_read(read),
                 Effect::Verify(verify) => self.verifies.push(verify),

@@ -2,6 +2,7 @@
 
 use super::{
     bundles::{Content, TASKS},
+    check::Held,
     client::{Client, Phase},
     coverage::Coverage,
     rig::{FAULTS, Fared, Fate, PEER, Rig, now},
@@ -31,6 +32,10 @@ pub(crate) struct Sequence<'a> {
     pub(crate) before: Vec<Holding>,
     /// Blocks of each model that wait for their read, by the last status.
     pub(crate) queued: Vec<usize>,
+    /// What the engine had looked at before the current action.
+    pub(crate) worked: u64,
+    /// What a switch may wait for, by the last status.
+    pub(crate) held: Held,
     faults: Faults,
     /// Share of switches that may be in place.
     in_place: f64,
@@ -130,6 +135,8 @@ impl<'a> Sequence<'a> {
             fared: Fared::default(),
             before: Vec::new(),
             queued: Vec::new(),
+            worked: 0,
+            held: Held::default(),
             faults,
             in_place,
             requests: Vec::new(),

@@ -32,7 +32,7 @@ pub(crate) struct World {
     pub(crate) models: Vec<ModelWorld>,
     /// Calls that were not answered yet.
     pub(crate) calls: BTreeMap<u64, Call>,
-    next_call: u64,
+    pub(crate) next_call: u64,
     pub(crate) draining: bool,
     /// What happened, to be counted.
     pub(crate) notes: Vec<&'static str>,

@@ -124,6 +124,8 @@ impl Counted {
             EventKind::Revoked { .. } => drop(self.revoked.inc()),
             EventKind::Quarantined(_) => drop(self.quarantined.inc()),
             EventKind::Stalled { .. } => drop(self.stalls.inc()),
+            // Its begin was counted.
+            EventKind::Recovered { .. } => {}
         }
     }
 

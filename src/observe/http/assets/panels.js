@@ -122,6 +122,7 @@ export function words(event) {
   if (revoked) return ["warn", `lease of process ${revoked.pid} on ${revoked.task} revoked${where}`];
   if (event.block_quarantined) return ["bad", `block ${event.block_quarantined.block} quarantined: it cannot be read as it should be`];
   if (event.storage_stalled) return ["bad", `storage stalled; ${plural(event.storage_stalled.switches, "switch", "switches")} ended`];
+  if (event.storage_recovered) return ["", `storage answers again after ${event.storage_recovered.stalled_ms} ms`];
   if (daemon) return ["", `daemon ${daemon.state === "DAEMON_STATE_SERVING" ? "serves" : "stops"}${daemon.remark ? `: ${daemon.remark}` : ""}`];
   if (event.config_reloaded) {
     const { error } = event.config_reloaded;
