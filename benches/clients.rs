@@ -31,16 +31,16 @@ use std::{
     time::{Duration, Instant},
 };
 use synchromesh::{
-    attach::{Attach, Processes, listen_at},
+    admission::{self, Admission},
+    attach::{Attach, listen_at},
     bundle::Bundle,
     client::{Attachment, BlockingControl},
-    config::{Peers, PrefetchConfig, StorageConfig},
+    config::{Peers, PrefetchConfig, Role, StorageConfig},
     device::TableView,
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
         SwitchCommand, Target, events, run,
     },
-    gate::Gate,
     units::{BlockIndex, Generation, TaskIndex},
     wire::{Hello, Welcome},
 };
@@ -124,8 +124,9 @@ async fn serve(spec: ModelSpec, path: PathBuf, clock: Arc<Monotonic>, ready: mps
         lease_patience: HANG,
         prefetch: PrefetchConfig::OFF,
     };
-    let (gate, processes) = (Gate::new(Peers::default(), 4), Processes::new(4));
-    let attach = Attach::on(listen_at(&path).unwrap(), gate, processes).unwrap();
+    let limits = admission::Limits { all: 4, per_user: 4, per_process: 4 };
+    let admission = Admission::new("attach", Role::Attach, Peers::default(), limits);
+    let attach = Attach::on(listen_at(&path).unwrap(), admission).unwrap();
     tokio::spawn(attach.serve(engine.clone()));
     let state = Engine::new(models, limits, clock.clone());
     ready.send(engine).unwrap();

@@ -5,6 +5,7 @@
 //! it, and `relations` what keys say of one another and of files. Values are refused, never adjusted.
 //! Offline recipes are `compile::recipe`'s business.
 
+mod accounts;
 mod check;
 mod convert;
 mod error;
@@ -65,15 +66,46 @@ pub struct Listen {
     pub metrics: Option<SocketAddr>,
     /// Whether services describe themselves.
     pub reflection: bool,
+    /// Permissions of the Unix sockets that the daemon binds.
+    pub mode: u32,
+    /// Group of the Unix sockets that the daemon binds; without one, the daemon's own.
+    pub group: Option<u32>,
 }
 
-/// Users and groups that may connect besides root and the daemon's own user.
+/// Who may connect besides root and the daemon's own user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peers {
-    /// User ids.
-    pub uids: Vec<u32>,
-    /// Primary group ids.
-    pub gids: Vec<u32>,
+pub struct Peers(pub Vec<PeerRule>);
+
+/// A user or a group, and its role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerRule {
+    /// Who has the role.
+    pub account: Account,
+    /// The role.
+    pub role: Role,
+}
+
+/// A user or a group, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// A user.
+    User(u32),
+    /// A group, primary or supplementary.
+    Group(u32),
+}
+
+/// What a peer may do. Each role includes those before it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Read status, models and events.
+    Observe,
+    /// Also attach, and so read the weights.
+    Attach,
+    /// Also every other call, such as a switch.
+    Command,
 }
 
 /// A model to be served.
@@ -168,10 +200,24 @@ pub enum LogFormat {
     Journald,
 }
 
+impl Role {
+    /// As the configuration names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Attach => "attach",
+            Self::Command => "command",
+        }
+    }
+}
+
 impl Peers {
-    /// Whether a process of this user and primary group may connect.
-    pub fn allow(&self, uid: u32, gid: u32) -> bool {
-        let own = rustix::process::geteuid().as_raw();
-        uid == 0 || uid == own || self.uids.contains(&uid) || self.gids.contains(&gid)
+    /// The highest role that these rules give to a user, by its own number or by one of its groups.
+    pub fn role(&self, uid: u32, gid: u32, groups: &[u32]) -> Option<Role> {
+        let matches = |account| match account {
+            Account::User(user) => user == uid,
+            Account::Group(group) => group == gid || groups.contains(&group),
+        };
+        self.0.iter().filter(|rule| matches(rule.account)).map(|rule| rule.role).max()
     }
 }

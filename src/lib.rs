@@ -2,6 +2,7 @@
 //!
 //! The modules form layers; each imports only from those below it (`ARCHITECTURE.md`).
 
+pub mod admission;
 pub mod attach;
 pub mod bundle;
 pub mod cli;
@@ -13,7 +14,6 @@ pub mod daemon;
 pub mod device;
 pub mod engine;
 pub mod files;
-pub mod gate;
 pub mod observe;
 pub mod predict;
 pub mod proto;

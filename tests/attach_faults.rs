@@ -428,7 +428,7 @@ fn r6_silent_connections_of_one_process_take_no_places_from_another() {
     let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
     let city = bundle.find_task("city").unwrap();
     runtime().block_on(async { daemon.connect().await.switch_task(switch("city")).await.unwrap() });
-    // As many as there are places.
+    // As many as there are places in all.
     let silent: Vec<_> = (0..64).map(|_| common::seqpacket::connect(&daemon.attach())).collect();
     let since = Instant::now();
     let other = Client::start(&daemon);

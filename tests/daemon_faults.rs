@@ -11,7 +11,11 @@ use common::{
 };
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        net::UnixStream,
+        process::CommandExt as _,
+    },
     path::Path,
     process::Stdio,
     thread,
@@ -225,13 +229,14 @@ fn r16_other_users_are_refused_on_both_sockets() {
         return;
     }
     let (folder, fixture, bundle) = bundle();
-    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    // The files' permissions let everybody in; so it is the daemon that refuses.
+    let shown = folder.path().display();
+    let mut daemon = Daemon::with_listen("mode: '0666'", |_| {
+        format!("models: [{{bundle: {shown}/small.mesh, pool_bytes: {}}}]\n", whole(&bundle))
+    });
     runtime().block_on(async { daemon.connect().await.switch_task(switch("city")).await.unwrap() });
-    // The files' permissions would let everybody in; so it is the daemon that refuses.
     let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
     open(daemon.folder.path(), 0o755).unwrap();
-    open(&daemon.control(), 0o777).unwrap();
-    open(&daemon.attach(), 0o777).unwrap();
     // The program must be where that user can reach it.
     let program = daemon.folder.path().join("synchromesh");
     fs::copy(env!("CARGO_BIN_EXE_synchromesh"), &program).unwrap();
@@ -246,6 +251,10 @@ fn r16_other_users_are_refused_on_both_sockets() {
     let out = daemon.folder.path().join("out").display().to_string();
     let export = as_nobody(&["export", "--out", &out], "--attach", &daemon.attach());
     assert!(export.contains("this user may not attach"), "{export}");
+    for socket in ["control", "attach"] {
+        let line = format!("socket=\"{socket}\" uid={NOBODY}");
+        assert!(daemon.wait_for(&line), "{:?}", daemon.log());
+    }
     assert_serves(&daemon, &fixture, bundle.find_task("city").unwrap());
 }
 
@@ -277,20 +286,56 @@ fn an_initial_task_that_does_not_exist_is_told_and_one_that_is_damaged_is_left_o
 }
 
 #[test]
-fn r10_silent_connections_are_closed_and_give_their_places_back() {
-    let (folder, _, bundle) = bundle();
+fn sockets_and_their_locks_have_the_mode_and_group_that_the_configuration_says() {
+    let (folder, _, _bundle) = bundle();
     let shown = folder.path().display();
-    let daemon = Daemon::with_config(|_| {
-        format!(
-            "limits: {{connections: 4, clients_per_session: 4, attachments_per_process: 4}}\n\
-             models: [{{bundle: {shown}/small.mesh, pool_bytes: 1MiB}}]\n"
-        )
-    });
-    let silent: Vec<_> = (0..4).map(|_| UnixStream::connect(daemon.control()).unwrap()).collect();
-    // All places are taken; the call waits until the silent ones are closed.
-    let switched = run(&["switch", "city", "--control", daemon.control().to_str().unwrap()]);
+    let model = format!("models: [{{bundle: {shown}/small.mesh, pool_bytes: 1MiB}}]\n");
+    let root = rustix::process::geteuid().is_root();
+    let group = if root { 4711 } else { rustix::process::getegid().as_raw() };
+    let explicit = format!("mode: '0640', group: {group}");
+    for (listen, mode) in [("reflection: true", 0o660), (&*explicit, 0o640)] {
+        let daemon = Daemon::with_listen(listen, |_| model.clone());
+        for socket in [daemon.control(), daemon.attach()] {
+            let meta = fs::metadata(&socket).unwrap();
+            assert_eq!(meta.permissions().mode() & 0o777, mode, "{listen}");
+            assert!(listen != explicit || meta.gid() == group);
+            let lock = fs::metadata(format!("{}.lock", socket.display())).unwrap();
+            assert_eq!(lock.permissions().mode() & 0o777, 0o600);
+        }
+    }
+}
+
+#[test]
+fn r10_silent_connections_of_one_process_leave_places_to_others_and_it_is_told_why() {
+    let (folder, _, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    let control = daemon.control();
+    // As many as there are places in all; a quarter of them is one process's.
+    let silent: Vec<_> = (0..64).map(|_| UnixStream::connect(&control).unwrap()).collect();
+    let switched = run(&["switch", "city", "--control", control.to_str().unwrap()]);
     assert!(switched.status.success(), "{switched:?}");
-    drop((silent, bundle));
+    runtime().block_on(async {
+        // Those of the silent connections that were rejected are closed soon; until then this
+        // connection may be closed, too, without an answer.
+        let refused = loop {
+            let Ok(mut client) = synchromesh::client::connect(&control).await else { continue };
+            let refused = client.switch_task(switch("city")).await;
+            match refused {
+                Err(status) if status.code() == Code::ResourceExhausted => break Some(status),
+                Err(_) => {}
+                // The silent connections have run out meanwhile: this machine is slow.
+                Ok(_) => break None,
+            }
+        };
+        if let Some(refused) = refused {
+            assert_eq!(reason(&refused), "TOO_MANY_CONNECTIONS");
+            assert_eq!(metadata(&refused)["scope"], "process");
+        }
+    });
+    drop(silent);
+    runtime().block_on(async {
+        while daemon.connect().await.switch_task(switch("city")).await.is_err() {}
+    });
 }
 
 #[test]

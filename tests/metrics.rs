@@ -724,7 +724,7 @@ fn names_end_with_what_they_count_in() {
         }
         let allowed = [
             "model", "outcome", "phase", "reason", "kind", "state", "task", "session", "rank",
-            "method", "code", "backend", "version",
+            "method", "code", "backend", "version", "socket",
         ];
         assert!(labels.iter().all(|label| allowed.contains(&&label[..])), "{name}: {labels:?}");
     }

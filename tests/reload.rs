@@ -7,7 +7,7 @@ mod common;
 
 use common::{
     calls::{assert_serves, bundle, runtime, switch},
-    daemon::{Daemon, program, write_config},
+    daemon::{Daemon, program, write_config, write_config_with},
     soon,
     systemd::{HeldThread, Manager},
 };
@@ -41,10 +41,14 @@ fn reload(daemon: &Daemon, change: impl FnOnce(String) -> String) {
 }
 
 fn run(manager: &Manager, bundle: &Path, more: &str) -> Daemon {
+    run_with(manager, bundle, "reflection: true", more)
+}
+
+fn run_with(manager: &Manager, bundle: &Path, listen: &str, more: &str) -> Daemon {
     let place = tempfile::tempdir().unwrap();
     let shown = bundle.display();
     let model = format!("{{bundle: {shown}/small.mesh, pool_bytes: 1MiB, initial_task: city}}");
-    write_config(place.path(), &format!("models: [{model}]\n{more}"));
+    write_config_with(place.path(), listen, &format!("models: [{model}]\n{more}"));
     let daemon = manager.run(place, &[], &[]);
     manager.wait_for("READY=1");
     daemon
@@ -103,17 +107,21 @@ fn c7_a_configuration_that_cannot_be_taken_over_changes_nothing_and_is_counted()
 
 /// Runs the program as another user, from where that user can reach it.
 fn as_nobody(daemon: &Daemon, args: &[&str]) -> Output {
+    nobody(daemon, args).output().unwrap()
+}
+
+fn nobody(daemon: &Daemon, args: &[&str]) -> Command {
     let program = daemon.folder.path().join("synchromesh");
     if !program.exists() {
         let open = |path: &Path, mode| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
         open(daemon.folder.path(), 0o755);
-        open(&daemon.control(), 0o777);
-        open(&daemon.attach(), 0o777);
         fs::copy(env!("CARGO_BIN_EXE_synchromesh"), &program).unwrap();
     }
-    Command::new(&program).args(args).uid(NOBODY).output().unwrap()
+    let mut command = Command::new(&program);
+    command.args(args).uid(NOBODY).gid(NOBODY);
+    command
 }
 
 #[test]
@@ -124,8 +132,12 @@ fn peers_limits_prefetching_and_log_levels_change_while_the_daemon_runs() {
     }
     let (folder, fixture, bundle) = bundle();
     let manager = Manager::start();
-    let mut daemon =
-        run(&manager, folder.path(), "log: {filter: warn}\nlimits: {attachments_per_process: 1}\n");
+    let mut daemon = run_with(
+        &manager,
+        folder.path(),
+        &format!("group: {NOBODY}"),
+        "log: {filter: warn}\nlimits: {attachments_per_process: 1}\n",
+    );
     let (control, attach) = (daemon.control().display().to_string(), daemon.attach());
     let out = daemon.folder.path().join("out").display().to_string();
     let status = ["status", "--control", &control];
@@ -142,7 +154,7 @@ fn peers_limits_prefetching_and_log_levels_change_while_the_daemon_runs() {
         let text = text.replace("filter: warn", "filter: info");
         let text = text.replace("attachments_per_process: 1", "attachments_per_process: 2");
         let text = text.replace("prefetch: {enabled: false}", "prefetch: {enabled: true}");
-        text + &format!("peers: {{uids: [{NOBODY}]}}\n")
+        text + "peers: [{user: nobody, role: command}]\n"
     });
     assert!(manager.wait_for("READY=1").contains("; reloaded"));
     assert!(daemon.wait_for("reloaded"), "lines of this level are written now");
@@ -158,9 +170,49 @@ fn peers_limits_prefetching_and_log_levels_change_while_the_daemon_runs() {
     drop((_first, _second));
     assert_serves(&daemon, &fixture, bundle.find_task("parking").unwrap());
 
-    reload(&daemon, |text| text.replace(&format!("uids: [{NOBODY}]"), "uids: []"));
+    reload(&daemon, |text| text.replace("{user: nobody, role: command}", ""));
     assert!(manager.wait_for("READY=1").contains("; reloaded"));
     assert!(!as_nobody(&daemon, &status).status.success(), "and back");
+}
+
+#[test]
+fn a_role_allows_its_methods_and_a_removed_peer_loses_its_streams_and_attachments() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can act as another user");
+        return;
+    }
+    let (folder, fixture, bundle) = bundle();
+    let manager = Manager::start();
+    let (listen, peers) = (format!("group: {NOBODY}"), "peers: [{user: nobody, role: observe}]\n");
+    let daemon = run_with(&manager, folder.path(), &listen, peers);
+    let (control, attach) = (daemon.control().display().to_string(), daemon.attach());
+    let attach = attach.to_str().unwrap();
+    let out = daemon.folder.path().join("out").display().to_string();
+    assert!(as_nobody(&daemon, &["status", "--control", &control]).status.success());
+    let switched = as_nobody(&daemon, &["switch", "parking", "--control", &control]);
+    let said = String::from_utf8(switched.stderr).unwrap();
+    assert!(said.contains("PermissionDenied, ROLE_NOT_ALLOWED"), "{said}");
+    let exported = as_nobody(&daemon, &["export", "--out", &out, "--attach", attach]);
+    let said = String::from_utf8(exported.stderr).unwrap();
+    assert!(said.contains("this needs the role `attach`"), "{said}");
+
+    reload(&daemon, |text| {
+        text.replace("user: nobody, role: observe", "group: nogroup, role: attach")
+    });
+    assert!(manager.wait_for("READY=1").contains("; reloaded"));
+    let mut watching = nobody(&daemon, &["events", "--control", &control]);
+    let mut watching = watching.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut attached = nobody(&daemon, &["export", "--out", "/dev/full", "--attach", attach]);
+    assert!(!attached.output().unwrap().status.success(), "it attaches, and cannot write");
+    let mut first = [0];
+    std::io::Read::read_exact(watching.stdout.as_mut().unwrap(), &mut first).unwrap();
+
+    reload(&daemon, |text| text.replace("{group: nogroup, role: attach}", ""));
+    assert!(manager.wait_for("READY=1").contains("; reloaded"));
+    // The stream ends, or this test hangs.
+    watching.wait().unwrap();
+    assert!(!as_nobody(&daemon, &["status", "--control", &control]).status.success());
+    assert_serves(&daemon, &fixture, bundle.find_task("city").unwrap());
 }
 
 fn switch_to(daemon: &Daemon, task: &str) {

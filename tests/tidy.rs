@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 10] = [
     &["units", "files", "text"],
     &["bundle", "config", "proto", "trace"],
     &["device"],
-    &["storage", "compile", "wire", "gate"],
+    &["storage", "compile", "wire", "admission"],
     &["predict", "residency"],
     &["engine"],
     &["observe"],
@@ -25,8 +25,8 @@ const LAYERS: [&[&str]; 10] = [
 
 /// The files that may hold unsafe code.
 const UNSAFE: [&str; 16] = [
+    "src/admission/peer.rs",
     "src/attach/mod.rs",
-    "src/attach/peer.rs",
     "src/client/attachment.rs",
     "src/client/c/args.rs",
     "src/client/c/attach.rs",

@@ -4,16 +4,11 @@
 //! The messages are `wire`'s. What a client does with the memory is its own affair; the seals of
 //! `device::memory` bound it.
 
-mod peer;
-
-pub use peer::Processes;
-
 use crate::{
+    admission::{Admission, Admitted, Credentials, Full, Rejection, credentials},
     engine::{Command, EngineError, Handle, MemberId, Membership, Peer, Target},
-    gate::Gate,
     wire::{Hello, Refusal, Welcome, WireError},
 };
-use peer::{Credentials, Seat, credentials};
 use rustix::{
     io::{Errno, read},
     net::{
@@ -42,8 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The listening socket.
 pub struct Attach {
     socket: AsyncFd<OwnedFd>,
-    gate: Gate,
-    processes: Processes,
+    admission: Admission,
 }
 
 /// A socket that listens at a path where nothing is.
@@ -57,23 +51,16 @@ pub fn listen_at(path: &Path) -> io::Result<OwnedFd> {
 
 impl Attach {
     /// Serves a socket that listens, and does not block. Needs a tokio runtime.
-    pub fn on(socket: OwnedFd, gate: Gate, processes: Processes) -> io::Result<Self> {
-        Ok(Self { socket: watched(socket)?, gate, processes })
+    pub fn on(socket: OwnedFd, admission: Admission) -> io::Result<Self> {
+        Ok(Self { socket: watched(socket)?, admission })
     }
 
-    /// Serves clients until it is dropped.
+    /// Serves clients until it is dropped. It never waits for a place: a rejected client is answered
+    /// for a moment, and beyond a few of those connections are closed.
     pub async fn serve(self, engine: Handle) {
         loop {
-            // Clients beyond the limit wait in the kernel's queue.
-            let Some(place) = self.gate.place().await else { return };
             match self.accept().await {
-                Ok(client) => {
-                    let (engine, processes) = (engine.clone(), self.processes.clone());
-                    tokio::spawn(async move {
-                        serve_client(&client, &engine, &processes).await;
-                        drop(place);
-                    });
-                }
+                Ok((client, caller)) => self.check(client, caller, &engine),
                 Err(error) => {
                     tracing::warn!(%error, "an attaching client was not accepted");
                     sleep(ACCEPT_PAUSE).await;
@@ -82,13 +69,30 @@ impl Attach {
         }
     }
 
-    async fn accept(&self) -> io::Result<Client> {
+    async fn accept(&self) -> io::Result<(Client, Credentials)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let accept = |socket: &OwnedFd| Ok(accept_with(socket, flags)?);
         let socket = self.socket.async_io(Interest::READABLE, accept).await?;
-        let peer = credentials(socket.as_fd())?;
-        let allowed = self.gate.allows(peer.uid, peer.gid);
-        Ok(Client { socket: watched(socket)?, peer, allowed })
+        let caller = credentials(socket.as_fd())?;
+        Ok((Client { socket: watched(socket)? }, caller))
+    }
+
+    /// Checks a client before a byte of it is read.
+    fn check(&self, client: Client, caller: Credentials, engine: &Handle) {
+        match self.admission.admit(Some(caller)) {
+            Ok(admitted) => {
+                let engine = engine.clone();
+                tokio::spawn(async move { serve_client(&client, &admitted, &engine).await });
+            }
+            Err(why) => {
+                if let Some(place) = self.admission.answer() {
+                    tokio::spawn(async move {
+                        client.refuse(why.into()).await;
+                        drop(place);
+                    });
+                }
+            }
+        }
     }
 }
 
@@ -103,8 +107,6 @@ fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// A connected client.
 struct Client {
     socket: AsyncFd<OwnedFd>,
-    peer: Credentials,
-    allowed: bool,
 }
 
 /// Why a client is not attached.
@@ -128,15 +130,23 @@ impl Drop for Attached {
     }
 }
 
-async fn serve_client(client: &Client, engine: &Handle, processes: &Processes) {
-    match client.admit(engine, processes).await {
-        Ok((_seat, _attached)) => client.gone().await,
-        Err(Refused { code, why }) => {
-            tracing::warn!(pid = client.peer.pid, uid = client.peer.uid, why, "not attached");
-            // It may have gone already.
-            let _ = Welcome::refuse(client.socket.as_fd(), code, &why);
-            // A hello that is not read by the end would take the refusal with it.
-            let _ = timeout(LINGER, client.hello()).await;
+/// Serves a client that holds a place, until it leaves or is not admitted any more.
+async fn serve_client(client: &Client, admitted: &Admitted, engine: &Handle) {
+    let Some(caller) = admitted.caller() else { return };
+    let (pid, uid) = (caller.pid, caller.uid);
+    let served = async {
+        match client.attach(caller, engine).await {
+            Ok(_attached) => client.gone().await,
+            Err(refused) => {
+                tracing::warn!(pid, uid, why = refused.why, "not attached");
+                client.refuse(refused).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = admitted.revoked() => {
+            tracing::warn!(pid, uid, "detached: the user may not attach any more, see `peers`");
         }
     }
 }
@@ -152,23 +162,19 @@ impl Client {
         }
     }
 
-    /// Lets the client in, if it may come in. It is a member for as long as both values live.
-    async fn admit(
-        &self,
-        engine: &Handle,
-        processes: &Processes,
-    ) -> Result<(Seat, Attached), Refused> {
-        // First of all, so that who may not come in, or has come in too often, holds no place that
-        // others wait for.
-        let peer = self.peer()?;
-        let full = |limit| {
-            let why = format!(
-                "the process has {limit} attachments already: it leaks them, or \
-                 `limits.attachments_per_process` is too low"
-            );
-            refused(Refusal::RESOURCE_EXHAUSTED, why)
-        };
-        let seat = processes.seat(peer).map_err(full)?;
+    /// Says why the client is not attached.
+    async fn refuse(&self, Refused { code, why }: Refused) {
+        // The client may have closed its end already.
+        let _ = Welcome::refuse(self.socket.as_fd(), code, &why);
+        // Closing with a hello unread would discard the refusal.
+        let _ = timeout(LINGER, self.hello()).await;
+    }
+
+    /// Makes the client a member of its session for as long as the value lives.
+    async fn attach(&self, caller: &Credentials, engine: &Handle) -> Result<Attached, Refused> {
+        let hidden = "the daemon cannot see this process: let it share the daemon's pid namespace";
+        let pid = caller.pid.ok_or_else(|| refused(Refusal::PERMISSION_DENIED, hidden))?;
+        let peer = Peer { pid, uid: caller.uid };
         let hello = timeout(HELLO_TIMEOUT, self.hello()).await;
         let hello = hello.map_err(|_| refused(Refusal::DEADLINE_EXCEEDED, "no hello came"))??;
         let target = Target { model: hello.model, session: hello.session };
@@ -178,18 +184,7 @@ impl Client {
         let attached = Attached { member, engine: engine.clone() };
         let welcome = Welcome { entry, descriptors: [pool, table, index, cell, doorbell] };
         welcome.send(self.socket.as_fd())?;
-        Ok((seat, attached))
-    }
-
-    /// The client's process, if it may attach.
-    fn peer(&self) -> Result<Peer, Refused> {
-        let denied = |why: &str| refused(Refusal::PERMISSION_DENIED, why);
-        if !self.allowed {
-            return Err(denied("this user may not attach: see `peers` in the configuration"));
-        }
-        let hidden = "the daemon cannot see this process: let it share the daemon's pid namespace";
-        let pid = self.peer.pid.ok_or_else(|| denied(hidden))?;
-        Ok(Peer { pid, uid: self.peer.uid })
+        Ok(attached)
     }
 
     /// Waits for the end of the connection. A client has nothing more to say: whatever comes ends
@@ -202,6 +197,27 @@ impl Client {
 
 fn refused(code: Refusal, why: impl Into<String>) -> Refused {
     Refused { code, why: why.into() }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        let (code, why) = match rejection {
+            Rejection::NotAPeer => {
+                let why = "this user may not attach: see `peers` in the configuration".into();
+                (Refusal::PERMISSION_DENIED, why)
+            }
+            Rejection::Role(_) => (Refusal::PERMISSION_DENIED, rejection.to_string()),
+            Rejection::Full(Full::Process(limit)) => {
+                let why = format!(
+                    "the process has {limit} attachments already: it leaks them, or \
+                     `limits.attachments_per_process` is too low"
+                );
+                (Refusal::RESOURCE_EXHAUSTED, why)
+            }
+            Rejection::Full(_) => (Refusal::RESOURCE_EXHAUSTED, rejection.to_string()),
+        };
+        Self { code, why }
+    }
 }
 
 impl From<WireError> for Refused {
@@ -221,7 +237,9 @@ impl From<EngineError> for Refused {
         let code = match error {
             E::UnknownModel { .. } | E::UnknownSession { .. } => Refusal::NOT_FOUND,
             E::AmbiguousModel { .. } | E::BadName { .. } => Refusal::INVALID_ARGUMENT,
-            E::TooManyClients(_) | E::NoClientMemory | E::Busy => Refusal::RESOURCE_EXHAUSTED,
+            E::TooManyClients(_) | E::TooManyClientsOfUser(_) | E::NoClientMemory | E::Busy => {
+                Refusal::RESOURCE_EXHAUSTED
+            }
             _ => Refusal::UNAVAILABLE,
         };
         refused(code, error.to_string())

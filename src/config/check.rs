@@ -149,7 +149,11 @@ fn outside(number: i128, written: &Value, schema: &Schema) -> Option<String> {
     if (i128::from(least)..=i128::from(most)).contains(&number) {
         return None;
     }
-    Some(format!("is {}; {} are allowed", Shown(written), range(schema).unwrap_or_default()))
+    Some(format!(
+        "is {}; {} are allowed",
+        Shown(written),
+        range(schema).unwrap_or_else(|| "positive numbers".into())
+    ))
 }
 
 /// What a key takes, in words.

@@ -2,9 +2,11 @@
 //! cannot be forgotten here.
 
 use super::{
-    Config, LimitsConfig, Listen, LogConfig, ModelConfig, Peers, PrefetchConfig, StorageConfig,
-    raw::{RawConfig, RawLimits, RawListen, RawLog, RawModel, RawPeers, RawPrefetch, RawStorage},
-    value::LoopbackAddress,
+    Config, LimitsConfig, Listen, LogConfig, ModelConfig, PeerRule, Peers, PrefetchConfig,
+    StorageConfig,
+    accounts::{Kind, account_of, number_of},
+    raw::{RawConfig, RawLimits, RawListen, RawLog, RawModel, RawPeer, RawPrefetch, RawStorage},
+    value::{LoopbackAddress, mode_of},
 };
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ impl From<RawConfig> for Config {
         } = raw;
         Self {
             listen: listen.into(),
-            peers: peers.into(),
+            peers: Peers(peers.iter().filter_map(rule_of).collect()),
             models: models.into_iter().map(ModelConfig::from).collect(),
             lock_memory,
             storage: storage.into(),
@@ -44,19 +46,20 @@ impl From<RawModel> for ModelConfig {
 
 impl From<RawListen> for Listen {
     fn from(raw: RawListen) -> Self {
-        let RawListen { control, attach, tcp, metrics, reflection } = raw;
+        let RawListen { control, attach, tcp, metrics, reflection, mode, group } = raw;
         let address = |address: LoopbackAddress| address.0;
         let (tcp, metrics) = (tcp.map(address), metrics.map(address));
-        Self { control: control.0, attach: attach.0, tcp, metrics, reflection }
+        let mode = mode_of(&mode.0).unwrap_or(0o600);
+        let group = group.and_then(|group| number_of(Kind::Group, &group).ok());
+        Self { control: control.0, attach: attach.0, tcp, metrics, reflection, mode, group }
     }
 }
 
-impl From<RawPeers> for Peers {
-    fn from(raw: RawPeers) -> Self {
-        let RawPeers { uids, gids } = raw;
-        let plain = |ids: Vec<super::value::Id>| ids.into_iter().map(|id| id.0).collect();
-        Self { uids: plain(uids), gids: plain(gids) }
-    }
+/// `None` for an entry that `relations` has refused, and for one whose account was removed since: it
+/// admits nobody.
+fn rule_of(raw: &RawPeer) -> Option<PeerRule> {
+    let account = account_of(raw).ok()?;
+    Some(PeerRule { account, role: raw.role })
 }
 
 impl From<RawStorage> for StorageConfig {

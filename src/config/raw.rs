@@ -5,8 +5,10 @@
 //! How keys must agree with one another is `relations`' business.
 
 use super::{
-    LogFormat, StorageBackend,
-    value::{AbsolutePath, Count, Id, LogFilter, LoopbackAddress, Millis, Size, SocketPath},
+    LogFormat, Role, StorageBackend,
+    value::{
+        AbsolutePath, Count, FileMode, LogFilter, LoopbackAddress, Millis, Name, Size, SocketPath,
+    },
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,7 +45,11 @@ section! {
         #[schemars(length(min = 1, max = 64))]
         models: Vec<RawModel> = Vec::new(),
         listen: RawListen = RawListen::default(),
-        peers: RawPeers = RawPeers::default(),
+        /// Who may connect to the Unix sockets besides root and the daemon's own user: a list of users
+        /// and groups with a role each. A peer that several entries name has the highest of their roles.
+        /// Peers must also be able to reach the sockets: see mode and group in listen; under the shipped
+        /// units that is the group synchromesh.
+        peers: Vec<RawPeer> = Vec::new(),
         /// Whether pools must be locked into memory. If the limit (LimitMEMLOCK=, ulimit -l) forbids
         /// it, the daemon does not start.
         lock_memory: bool = true,
@@ -94,18 +100,29 @@ section! {
         metrics: Option<LoopbackAddress> = None,
         /// Whether the gRPC services describe themselves to tools such as grpcurl.
         reflection: bool = true,
+        /// Permissions of the Unix sockets that the daemon binds, in octal and in quotes. Who may write
+        /// to a socket can reach it. Under the shipped units, SocketMode= takes the place of this.
+        mode: FileMode = FileMode("0660".into()),
+        /// Group of the Unix sockets that the daemon binds, by name or number; the daemon's user must be
+        /// a member of it. Under the shipped units, SocketGroup= takes the place of this. Without it, the
+        /// daemon's own group. Default: none.
+        group: Option<Name> = None,
     }
 }
 
-section! {
-    /// Who may connect to the Unix sockets besides root and the daemon's own user. They must also be
-    /// able to reach them: under the shipped unit that is the group synchromesh.
-    RawPeers {
-        /// User ids.
-        uids: Vec<Id> = Vec::new(),
-        /// Primary group ids.
-        gids: Vec<Id> = Vec::new(),
-    }
+/// An entry of `peers`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPeer {
+    /// A user by name or number; or else a group. Default: none.
+    #[serde(default)]
+    pub(super) user: Option<Name>,
+    /// A group by name or number, primary or supplementary. Default: none.
+    #[serde(default)]
+    pub(super) group: Option<Name>,
+    /// observe: status, models, events and health. attach: also the attach socket, and so the weights.
+    /// command: also every other call, such as switches and sessions.
+    pub(super) role: Role,
 }
 
 section! {
@@ -151,12 +168,15 @@ section! {
         /// revoked and switches that need the room are refused instead of waiting. Longer than the
         /// longest inference.
         lease_patience_ms: Millis<1, HOUR_MS> = Millis(2_000),
-        /// Clients attached to a session, not above connections.
+        /// Clients attached to a session, not above connections. One user has at most three quarters of
+        /// them, unless it is root or the daemon's own.
         clients_per_session: Count<1, 4096> = Count(16),
         /// Attachments of one process, not above clients_per_session: one that leaks them harms
         /// itself only.
         attachments_per_process: Count<1, 4096> = Count(8),
-        /// Connections to each socket.
+        /// Connections to each socket. One user has at most half of them, unless it is root or the
+        /// daemon's own, for which 8 more are reserved. One process has at most a quarter of them on the
+        /// control socket.
         connections: Count<1, 4096> = Count(64),
     }
 }

@@ -2,6 +2,7 @@
 //! what they should be. What `check` found bad is left out, as nothing can be concluded from it.
 
 use super::{
+    accounts::{Kind, account_of, number_of},
     error::{Place, Problem},
     raw::{RawConfig, RawModel},
     source::Inspect,
@@ -49,6 +50,29 @@ impl<'a> Relations<'a> {
             self.wrong(at, format!("is the same address as {other}: use another"));
         }
         self.models();
+        self.accounts();
+    }
+
+    /// Looks up the users and groups that are named.
+    fn accounts(&mut self) {
+        let group = &self.raw.listen.group;
+        if let Some(Err(what)) = group.as_ref().map(|group| number_of(Kind::Group, group)) {
+            self.wrong("listen.group", what);
+        }
+        let peers: Vec<_> = self.sound_items("peers").zip(&self.raw.peers).collect();
+        for (key, peer) in peers {
+            // A key that is bad is not in the entry, which may be complete with it.
+            let is_sound = |node: &Node| match &node.value {
+                Value::Section(keys) => keys.iter().all(|(_, node)| !node.bad),
+                _ => false,
+            };
+            if self.tree.find(&key).is_some_and(is_sound)
+                && let Err((name, what)) = account_of(peer)
+            {
+                let key = if name.is_empty() { key } else { format!("{key}.{name}") };
+                self.wrong(&key, what);
+            }
+        }
     }
 
     /// Looks at the files and folders that keys name.
@@ -105,13 +129,17 @@ impl<'a> Relations<'a> {
 
     /// The models with their keys.
     fn entries(&self) -> Vec<(String, &'a RawModel)> {
-        let items = match self.tree.find("models").map(|models| &models.value) {
+        self.sound_items("models").zip(&self.raw.models).collect()
+    }
+
+    /// The keys of the items of a list. An item that is bad is not among the raw ones.
+    fn sound_items(&self, list: &str) -> impl Iterator<Item = String> {
+        let items = match self.tree.find(list).map(|list| &list.value) {
             Some(Value::List(items)) => items.as_slice(),
             _ => &[],
         };
-        // What is bad is not among the models any more.
         let sound = items.iter().enumerate().filter(|(_, item)| !item.bad);
-        sound.map(|(i, _)| format!("models.{i}")).zip(&self.raw.models).collect()
+        sound.map(move |(i, _)| format!("{list}.{i}"))
     }
 
     fn not_above(&mut self, (low, few): (&str, u64), (high, many): (&str, u64)) {

@@ -2,6 +2,7 @@
 
 use crate::files::folder;
 use std::{
+    fmt,
     fs::{self, File, Metadata},
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
@@ -22,12 +23,12 @@ pub(super) fn untrusted(path: &Path) -> io::Result<Option<String>> {
     if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
         return Ok(Some(format!("{shown} belongs to another user: chown it to root")));
     }
-    if meta.mode() & 0o002 != 0 {
-        return Ok(Some(format!("{shown} is writable by everybody: chmod o-w")));
+    if let Some(writers) = Writers::of(&meta) {
+        return Ok(Some(format!("{shown} {writers}")));
     }
-    Ok(open_to_all(folder(path))?.map(|above| {
+    Ok(open_to_others(folder(path))?.map(|(above, writers)| {
         let above = above.display();
-        format!("{above}, a folder of {shown}, is writable by everybody: chmod o-w")
+        format!("{above}, a folder of {shown}, {writers}")
     }))
 }
 
@@ -42,20 +43,52 @@ pub(super) fn untrusted_folder(path: &Path) -> Option<String> {
     if !own.is_root() && meta.uid() != 0 && meta.uid() != own.as_raw() {
         return Some(format!("{shown} belongs to another user: chown it to the daemon's"));
     }
-    let above = open_to_all(path).ok()??;
+    let (above, writers) = open_to_others(path).ok()??;
     let of = if above == path { String::new() } else { format!(", a folder of {shown},") };
-    Some(format!("{}{of} is writable by everybody: chmod o-w", above.display()))
+    Some(format!("{}{of} {writers}", above.display()))
 }
 
-/// Which of a folder and those above it everybody can exchange things in. The path counts both as it
-/// is written and as it leads there: folders may be symbolic links.
-fn open_to_all(folder: &Path) -> io::Result<Option<PathBuf>> {
+/// Users besides the owner that can write to a file or folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writers {
+    Everybody,
+    /// The members of this group.
+    Group(u32),
+}
+
+impl Writers {
+    /// The root group may write: its members are administrators, and some distributions give it
+    /// folders such as /srv. The daemon's own group may not: clients are members of it.
+    fn of(meta: &Metadata) -> Option<Self> {
+        match meta.mode() {
+            mode if mode & 0o002 != 0 => Some(Self::Everybody),
+            mode if mode & 0o020 != 0 && meta.gid() != 0 => Some(Self::Group(meta.gid())),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Writers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everybody => f.write_str("is writable by everybody: chmod o-w"),
+            Self::Group(gid) => write!(f, "is writable by its group {gid}: chmod g-w"),
+        }
+    }
+}
+
+/// Which of a folder and those above it others can exchange things in. The path counts both as it
+/// is written and as it leads there: folders may be symbolic links. A sticky folder protects what is
+/// in it.
+fn open_to_others(folder: &Path) -> io::Result<Option<(PathBuf, Writers)>> {
     let real = folder.canonicalize()?;
     let written = folder.ancestors().filter(|above| *above != Path::new(""));
     for above in written.chain(real.ancestors()) {
-        let mode = fs::metadata(above)?.mode();
-        if mode & 0o002 != 0 && mode & 0o1000 == 0 {
-            return Ok(Some(above.to_owned()));
+        let meta = fs::metadata(above)?;
+        if meta.mode() & 0o1000 == 0
+            && let Some(writers) = Writers::of(&meta)
+        {
+            return Ok(Some((above.to_owned(), writers)));
         }
     }
     Ok(None)

@@ -28,10 +28,18 @@ pub(super) struct Millis<const MIN: u64, const MAX: u64>(pub(super) u64);
 #[serde(transparent)]
 pub(super) struct Count<const MIN: u64, const MAX: u64>(pub(super) u64);
 
-/// The id of a user or group. The largest one means that there is none.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+/// A user or a group, by number or name.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Name {
+    Number(u64),
+    Text(String),
+}
+
+/// Permissions of a file, in octal.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Id(pub(super) u32);
+pub(super) struct FileMode(pub(super) String);
 
 /// A path that does not depend on where the daemon is started.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -85,7 +93,12 @@ described!(Millis<MIN, MAX>, {
     "type": "integer", "minimum": MIN, "maximum": MAX, "x-unit": "milliseconds"
 });
 described!(Count<MIN, MAX>, { "type": "integer", "minimum": MIN, "maximum": MAX });
-described!(Id, { "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 });
+described!(Name, {
+    "type": ["integer", "string"],
+    "format": "account-name",
+    "pattern": "^[A-Za-z0-9_.@\\\\$+-]+$"
+});
+described!(FileMode, { "type": "string", "format": "file-mode", "pattern": "^0[0-7]{3}$" });
 described!(AbsolutePath, { "type": "string", "format": "absolute-path", "pattern": "^/" });
 described!(SocketPath, {
     "type": "string", "format": "socket-path", "pattern": "^/", "maxLength": MAX_SOCKET_PATH
@@ -111,6 +124,10 @@ pub(super) fn breach(rule: &str, text: &str) -> Option<String> {
             Ok(_) => Some("only loopback addresses are allowed: use 127.0.0.1:PORT".into()),
             Err(_) => Some("is not an address with a port: use 127.0.0.1:PORT".into()),
         },
+        "account-name" => not_a_name(text),
+        "file-mode" if mode_of(text).is_none() => {
+            Some(format!("is `{}`; use four octal digits such as \"0660\"", text.escape_debug()))
+        }
         "log-filter" => text
             .parse::<Targets>()
             .err()
@@ -126,6 +143,27 @@ fn not_absolute(text: &str) -> Option<String> {
         return Some(format!("`{text}` must be an absolute path without `..`"));
     }
     text.contains('\0').then(|| "a path has no NUL".into())
+}
+
+/// Longest name of a user or group on Linux.
+const MAX_ACCOUNT_NAME: usize = 256;
+
+fn not_a_name(text: &str) -> Option<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_.@\\$+-".contains(c);
+    if !text.is_empty() && text.len() <= MAX_ACCOUNT_NAME && text.chars().all(fits) {
+        return None;
+    }
+    let start: String = text.chars().take(40).collect();
+    Some(format!(
+        "is `{}`; the name or number of a user or group is expected",
+        start.escape_debug()
+    ))
+}
+
+/// The permissions that a text such as `0660` means.
+pub(super) fn mode_of(text: &str) -> Option<u32> {
+    let is_octal = text.len() == 4 && text.starts_with('0');
+    is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten()
 }
 
 /// Bytes that a text with a unit means.

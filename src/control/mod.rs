@@ -3,6 +3,7 @@
 //! Decides nothing itself. Handlers are cheap and share one thread with the engine's loop, so a
 //! call costs no hand-over between threads.
 
+mod access;
 mod calls;
 mod incoming;
 mod server;

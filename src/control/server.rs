@@ -1,30 +1,32 @@
 //! Sockets, limits, health and reflection around the service.
 
 use super::{
+    access::CheckAccess,
     calls::CountCalls,
     incoming,
     service::{MAX_WATCHERS, Service},
 };
 use crate::{
+    admission::{Admission, Limit, Limits, credentials},
     engine::{Clock, Handle},
-    gate::Gate,
-    observe::{Observed, refusal},
+    observe::Observed,
     proto::{DESCRIPTORS, task_service_server::TaskServiceServer},
 };
 use std::{
-    collections::HashMap, io, net::SocketAddr, os::unix, path::Path, sync::Arc, time::Duration,
+    io,
+    net::SocketAddr,
+    os::{fd::AsFd as _, unix},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 use thiserror::Error;
 use tokio::{
-    net::{TcpListener, UnixListener, UnixStream, unix::UCred},
-    sync::{Semaphore, watch},
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::watch,
     task::JoinSet,
 };
-use tonic::{
-    Code, Request, Status,
-    service::{InterceptorLayer, Routes},
-    transport::server::UdsConnectInfo,
-};
+use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 /// No request of this service is larger.
@@ -42,7 +44,7 @@ type Health = tonic_health::pb::health_server::HealthServer<tonic_health::server
 pub struct Server {
     routes: Routes,
     health: HealthReporter,
-    gate: Gate,
+    admission: Admission,
     tasks: JoinSet<Result<(), tonic::transport::Error>>,
     stop: watch::Sender<bool>,
     observed: Observed,
@@ -56,6 +58,16 @@ pub enum ServerError {
     Listen {
         /// The socket's path or address.
         address: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A socket cannot get its group or mode.
+    #[error("cannot apply {key} to {}: {source}", path.display())]
+    Access {
+        /// The socket's path.
+        path: PathBuf,
+        /// The key of the configuration.
+        key: String,
         /// The cause.
         source: io::Error,
     },
@@ -76,10 +88,10 @@ impl Server {
         engine: Handle,
         clock: Arc<dyn Clock>,
         observed: Observed,
-        gate: Gate,
+        admission: Admission,
         reflection: bool,
     ) -> Result<Self, ServerError> {
-        let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
+        let watchers = Limit::new(Limits::shared(MAX_WATCHERS));
         let service = Service { engine, clock, observed: observed.clone(), watchers };
         let service = TaskServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
         let health = HealthReporter::new();
@@ -96,7 +108,7 @@ impl Server {
                 routes.add_service(describe().build_v1()?).add_service(describe().build_v1alpha()?);
         }
         let (stop, tasks) = (watch::Sender::new(false), JoinSet::new());
-        let server = Self { routes, health, gate, tasks, stop, observed };
+        let server = Self { routes, health, admission, tasks, stop, observed };
         server.set_serving(false).await;
         Ok(server)
     }
@@ -110,21 +122,22 @@ impl Server {
             let listener = listener.clone();
             async move { Ok(listener.accept().await?.0) }
         };
-        let gate = self.gate.clone();
-        let is_welcome = move |stream: &UnixStream| allows(&gate, stream.peer_cred().ok());
-        let incoming = incoming::accept(self.gate.clone(), accept, is_welcome);
-        let gate = self.gate.clone();
-        let check = move |request| check_peer(&gate, request);
-        let mut router = builder().layer(self.count_calls()).layer(InterceptorLayer::new(check));
+        let caller = |stream: &UnixStream| credentials(stream.as_fd()).map(Some);
+        let incoming = incoming::accept(self.admission.clone(), accept, caller);
+        let mut router = builder().layer(self.count_calls()).layer(CheckAccess);
         let router = router.add_routes(self.routes.clone());
         let stop = self.stopped();
         self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
         Ok(())
     }
 
-    /// Serves on a loopback address, where the kernel does not tell who connects. It has a gate of
-    /// its own, so that those who come there take no place from others.
-    pub async fn serve_tcp(&mut self, address: SocketAddr, gate: Gate) -> Result<(), ServerError> {
+    /// Serves on a loopback address, where the kernel does not say who connects: everybody may call
+    /// everything. Its limit of connections is its own, so that its callers take no place of others.
+    pub async fn serve_tcp(
+        &mut self,
+        address: SocketAddr,
+        admission: Admission,
+    ) -> Result<(), ServerError> {
         let failed = |source| ServerError::Listen { address: address.to_string(), source };
         let listener = Arc::new(TcpListener::bind(address).await.map_err(failed)?);
         let accept = move || {
@@ -135,8 +148,9 @@ impl Server {
                 Ok(stream)
             }
         };
-        let incoming = incoming::accept(gate, accept, |_| true);
-        let router = builder().layer(self.count_calls()).add_routes(self.routes.clone());
+        let incoming = incoming::accept(admission, accept, |_| Ok(None));
+        let mut router = builder().layer(self.count_calls()).layer(CheckAccess);
+        let router = router.add_routes(self.routes.clone());
         let stop = self.stopped();
         self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
         Ok(())
@@ -175,20 +189,4 @@ fn builder() -> tonic::transport::Server {
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-}
-
-fn allows(gate: &Gate, peer: Option<UCred>) -> bool {
-    peer.is_some_and(|peer| gate.allows(peer.uid(), peer.gid()))
-}
-
-fn check_peer(gate: &Gate, request: Request<()>) -> Result<Request<()>, Status> {
-    let info = request.extensions().get::<UdsConnectInfo>();
-    let peer = info.and_then(|info| info.peer_cred);
-    if allows(gate, peer) {
-        return Ok(request);
-    }
-    let (uid, pid) = (peer.map(|peer| peer.uid()), peer.and_then(|peer| peer.pid()));
-    tracing::warn!(uid, pid, "a call was refused: the user is not among `peers`");
-    let what = "this user may not connect: see `peers` in the configuration";
-    Err(refusal(Code::PermissionDenied, "PEER_NOT_ALLOWED", what, HashMap::new()))
 }

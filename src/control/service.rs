@@ -1,8 +1,9 @@
 //! The calls of `TaskService`: arguments checked, commands sent, answers awaited. How the engine's
 //! types are told in the protocol's words is `observe`'s matter.
 
-use super::trace_context::trace_context;
+use super::{access::Caller, trace_context::trace_context};
 use crate::{
+    admission::{Full, Limit},
     bundle::MAX_NAME_LEN,
     engine::{
         Clock, Command, EngineError, Handle, HintCommand, Lifetime, PrepareCommand, Reply,
@@ -13,10 +14,7 @@ use crate::{
     units::Generation,
 };
 use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 
@@ -26,7 +24,7 @@ const MAX_REQUEST_ID_LEN: usize = 128;
 const MAX_HOLD: Duration = Duration::from_secs(3600);
 /// Shortest and longest time to live of a session.
 const TTL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(86_400);
-/// Most who watch events at once.
+/// Most calls that watch events at once. One user has at most half of them, one process a quarter.
 pub(super) const MAX_WATCHERS: usize = 32;
 /// How much earlier than its caller a switch gives up, so that the answer can still be told: at
 /// the caller's own deadline the transport would cut the call off with CANCELLED.
@@ -37,8 +35,8 @@ pub(super) struct Service {
     pub(super) engine: Handle,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) observed: Observed,
-    /// Places for those who watch events.
-    pub(super) watchers: Arc<Semaphore>,
+    /// Places for calls that watch events.
+    pub(super) watchers: Limit,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -173,20 +171,14 @@ impl TaskService for Service {
         request: Request<proto::WatchEventsRequest>,
     ) -> Answer<Self::WatchEventsStream> {
         let deadline = self.deadline(&request);
+        let caller = request.extensions().get::<Arc<Caller>>().cloned();
         let proto::WatchEventsRequest { model, after, only_new } = request.into_inner();
         if !model.is_empty() {
             // Nothing would ever happen to a model that is not there.
             self.within(deadline, self.observed.view.status(model.clone(), false)).await?;
         }
-        let Ok(place) = self.watchers.clone().try_acquire_owned() else {
-            let what = format!("{MAX_WATCHERS} watch already: end one of them, or wait");
-            return Err(refusal(
-                Code::ResourceExhausted,
-                "TOO_MANY_WATCHERS",
-                &what,
-                HashMap::new(),
-            ));
-        };
+        let caller = caller.as_ref().and_then(|caller| caller.credentials());
+        let place = self.watchers.take(caller).map_err(too_many_watchers)?;
         let mut watcher = self.observed.hub.watch(model, after, only_new);
         // One batch on its way: what the caller does not take yet waits in the history.
         let (sender, receiver) = mpsc::channel(1);
@@ -279,6 +271,11 @@ fn tell_refused(error: &EngineError, target: &Target, task: &str) {
 /// As much of a text as a name may be long: callers may send anything.
 fn short(text: &str) -> &str {
     text.char_indices().nth(MAX_NAME_LEN).map_or(text, |(end, _)| &text[..end])
+}
+
+fn too_many_watchers(full: Full) -> Status {
+    let what = format!("no more calls may watch: {full}; end one of them, or wait");
+    refusal(Code::ResourceExhausted, "TOO_MANY_WATCHERS", &what, HashMap::new())
 }
 
 fn bad_argument(reason: &str, what: &str) -> Status {

@@ -20,11 +20,15 @@ use rustix::{
 };
 use std::{
     ffi::OsStr,
-    fmt,
+    fmt, fs, io,
     net::{SocketAddr, TcpListener},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStrExt as _, net::UnixListener},
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{PermissionsExt as _, chown},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
 };
@@ -127,7 +131,9 @@ impl Listeners {
             }
             None => {
                 claims.push(SocketPath::claim(&listen.control)?);
-                control::listen_at(&listen.control)?
+                let socket = control::listen_at(&listen.control)?;
+                open_to_peers(&listen.control, listen)?;
+                socket
             }
         };
         let attach = match attach {
@@ -141,7 +147,9 @@ impl Listeners {
                 claims.push(SocketPath::claim(&listen.attach)?);
                 let address = listen.attach.display().to_string();
                 let failed = |source| ServerError::Listen { address, source };
-                attach::listen_at(&listen.attach).map_err(failed)?
+                let socket = attach::listen_at(&listen.attach).map_err(failed)?;
+                open_to_peers(&listen.attach, listen)?;
+                socket
             }
         };
         let metrics = match (metrics, listen.metrics) {
@@ -171,6 +179,21 @@ impl Listeners {
             metrics: self.metrics.as_ref().map(Address::of),
         }
     }
+}
+
+/// Gives a socket that was bound here its group and mode. Until then it is the daemon's user's alone,
+/// by the umask.
+fn open_to_peers(path: &Path, listen: &Listen) -> Result<(), ServerError> {
+    let failed = |key: &str, source: io::Error| ServerError::Access {
+        path: path.to_owned(),
+        key: key.to_owned(),
+        source,
+    };
+    if listen.group.is_some() {
+        chown(path, None, listen.group).map_err(|error| failed("listen.group", error))?;
+    }
+    let mode = fs::Permissions::from_mode(listen.mode);
+    fs::set_permissions(path, mode).map_err(|error| failed("listen.mode", error))
 }
 
 /// Where the daemon listens, whoever has opened the sockets.

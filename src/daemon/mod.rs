@@ -34,8 +34,11 @@ use crate::{
 use aside::aside;
 use listeners::{Listeners, PassedSockets};
 use models::Loaded;
-use reload::{Gates, Reloader};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use reload::{Admissions, Reloader};
+use rustix::{
+    fs::Mode,
+    process::{DumpableBehavior, set_dumpable_behavior, umask},
+};
 use sd_notify::NotifyState;
 use socket::SocketPath;
 use starts::Start;
@@ -128,6 +131,9 @@ impl DaemonError {
 pub fn serve(config: Config, reread: Reread, log: &LogGuard) -> Result<(), DaemonError> {
     // No other user may look into this process, stop it, or find it in a dump.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
+    // What the daemon creates is its own user's until it says otherwise: sockets get their mode when
+    // they are bound.
+    umask(Mode::RWXG | Mode::RWXO);
     let notifier = Arc::new(Notifier::from_env());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
@@ -192,10 +198,10 @@ async fn serve_all(
         () = stop.wait() => return Ok(()),
     }
 
-    let gates = Gates::new(&config);
+    let admissions = Admissions::new(&config);
     let at = listeners.addresses();
     let Open { server, attach, http, claims: _claims } =
-        open(&config, &gates, &engine, clock, observed, listeners).await?;
+        open(&config, &admissions, &engine, clock, observed, listeners).await?;
     let (last, last_learnt) = oneshot::channel();
     let saver = tokio::spawn(saver::run(engine.clone(), keeper, last_learnt));
     let (last_sessions, ending) = oneshot::channel();
@@ -219,7 +225,7 @@ async fn serve_all(
         reread,
         log,
         engine: engine_too,
-        gates,
+        admissions,
         remarks,
         hub: told,
         refused,
@@ -288,21 +294,27 @@ struct Open {
 /// Lets clients in. Calls are answered, and told that nothing is served yet.
 async fn open(
     config: &Config,
-    gates: &Gates,
+    admissions: &Admissions,
     engine: &Handle,
     clock: Arc<dyn Clock>,
     observed: Observed,
     listeners: Listeners,
 ) -> Result<Open, DaemonError> {
     let Listeners { control, attach, metrics, claims } = listeners;
-    let (gate, reflection) = (gates.control.clone(), config.listen.reflection);
-    let server = Server::new(engine.clone(), clock, observed.clone(), gate, reflection);
+    let Admissions { control: on_control, tcp, attach: on_attach } = admissions.clone();
+    let mut sockets = vec![on_control, on_attach];
+    if config.listen.tcp.is_some() {
+        sockets.push(tcp);
+    }
+    observed.hub.show_connections(sockets);
+    let (admission, reflection) = (admissions.control.clone(), config.listen.reflection);
+    let server = Server::new(engine.clone(), clock, observed.clone(), admission, reflection);
     let mut server = server.await?;
     server.serve_unix(control)?;
     if let Some(address) = config.listen.tcp {
-        server.serve_tcp(address, gates.tcp.clone()).await?;
+        server.serve_tcp(address, admissions.tcp.clone()).await?;
     }
-    let attach = Attach::on(attach, gates.attach.clone(), gates.processes.clone())?;
+    let attach = Attach::on(attach, admissions.attach.clone())?;
     let attach = tokio::spawn(attach.serve(engine.clone()));
     let http = metrics.map(|metrics| HttpServer::start(metrics, observed)).transpose()?;
     Ok(Open { server, attach, http, claims })

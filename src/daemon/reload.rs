@@ -10,10 +10,9 @@ use super::{
     systemd::Notifier,
 };
 use crate::{
-    attach::Processes,
-    config::{Config, ConfigError, Listen, LogConfig},
+    admission::{Admission, Limits},
+    config::{Config, ConfigError, Listen, LogConfig, Role},
     engine::{Command, Handle, RunError},
-    gate::Gate,
     observe::{FilterError, Hub, LogGuard},
     proto::{ConfigReloaded, event::Kind},
 };
@@ -49,35 +48,46 @@ pub(super) struct Reloader<'a> {
     pub(super) reread: Reread,
     pub(super) log: &'a LogGuard,
     pub(super) engine: Handle,
-    pub(super) gates: Gates,
+    pub(super) admissions: Admissions,
     pub(super) remarks: watch::Sender<Remarks>,
     pub(super) hub: Arc<Hub>,
     /// Reloads that were refused.
     pub(super) refused: u64,
 }
 
-/// Who may come in where.
-#[derive(Debug)]
-pub(super) struct Gates {
-    pub(super) control: Gate,
-    pub(super) tcp: Gate,
-    pub(super) attach: Gate,
-    pub(super) processes: Processes,
+/// Who may connect to each socket.
+#[derive(Clone, Debug)]
+pub(super) struct Admissions {
+    pub(super) control: Admission,
+    pub(super) tcp: Admission,
+    pub(super) attach: Admission,
 }
 
-impl Gates {
+impl Admissions {
     pub(super) fn new(config: &Config) -> Self {
-        let gate = || Gate::new(config.peers.clone(), config.limits.connections);
-        let processes = Processes::new(config.limits.attachments_per_process);
-        Self { control: gate(), tcp: gate(), attach: gate(), processes }
+        let (control, attach) = limits_of(config);
+        let new = |name, needed, limits| Admission::new(name, needed, config.peers.clone(), limits);
+        Self {
+            control: new("control", Role::Observe, control),
+            tcp: new("tcp", Role::Observe, control),
+            attach: new("attach", Role::Attach, attach),
+        }
     }
 
     fn change(&self, config: &Config) {
-        for gate in [&self.control, &self.tcp, &self.attach] {
-            gate.change(config.peers.clone(), config.limits.connections);
+        let (control, attach) = limits_of(config);
+        for (admission, limits) in
+            [(&self.control, control), (&self.tcp, control), (&self.attach, attach)]
+        {
+            admission.change(config.peers.clone(), limits);
         }
-        self.processes.change(config.limits.attachments_per_process);
     }
+}
+
+/// The limits of the control and of the attach socket.
+fn limits_of(config: &Config) -> (Limits, Limits) {
+    let shared = Limits::shared(config.limits.connections);
+    (shared, Limits { per_process: config.limits.attachments_per_process, ..shared })
 }
 
 impl Reloader<'_> {
@@ -125,7 +135,7 @@ impl Reloader<'_> {
         // First of all, as nothing else can be refused.
         self.log.set_filter(&config.log.filter)?;
         self.engine.tell(Command::Configure(limits(&config, self.safe_mode))).await;
-        self.gates.change(&config);
+        self.admissions.change(&config);
         self.config = config;
         Ok(())
     }
@@ -142,7 +152,7 @@ fn brief(mut error: String) -> String {
 /// Keys whose values differ, and that cannot change while the daemon runs.
 fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
     let Config {
-        listen: Listen { control, attach, tcp, metrics, reflection },
+        listen: Listen { control, attach, tcp, metrics, reflection, mode, group },
         models,
         lock_memory,
         storage,
@@ -158,6 +168,8 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("listen.tcp", *tcp != new.listen.tcp),
         ("listen.metrics", *metrics != new.listen.metrics),
         ("listen.reflection", *reflection != new.listen.reflection),
+        ("listen.mode", *mode != new.listen.mode),
+        ("listen.group", *group != new.listen.group),
         ("models", *models != new.models),
         ("lock_memory", *lock_memory != new.lock_memory),
         ("storage", *storage != new.storage),
@@ -190,7 +202,7 @@ mod tests {
         bad.log.filter = "=x=y".into();
         let (engine, _runtime) = Runtime::with_storage(&[], |_, _| unreachable!()).unwrap();
         let mut reloader = Reloader {
-            gates: Gates::new(&old),
+            admissions: Admissions::new(&old),
             config: old.clone(),
             safe_mode: false,
             reread: Arc::new(move || Ok(bad.clone())),

@@ -8,7 +8,7 @@ use rustix::{
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileTypeExt as _,
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 use thiserror::Error;
@@ -76,7 +76,7 @@ fn lock(path: &Path) -> Result<File, SocketError> {
     let io = |source| SocketError::Io { path: path.to_owned(), source };
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
-    let lock = File::options().create(true).append(true).open(lock_path).map_err(io)?;
+    let lock = File::options().create(true).append(true).mode(0o600).open(lock_path).map_err(io)?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(Errno::WOULDBLOCK) => Err(SocketError::InUse(path.to_owned())),

@@ -70,6 +70,12 @@ pub enum EngineError {
         "{0} callers wait for this already: a caller should wait for the answer of its first call"
     )]
     TooManyCallers(usize),
+    /// One user has as many clients of the session as it may have.
+    #[error(
+        "the user has {0} client places of the session already: use a session of its own, or raise \
+         `limits.clients_per_session`"
+    )]
+    TooManyClientsOfUser(usize),
     /// The daemon cannot give the client its cell or doorbell.
     #[error("the daemon is out of descriptors or memory for another client")]
     NoClientMemory,

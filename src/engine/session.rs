@@ -5,6 +5,7 @@ use super::{
     lifetime::Life, outlook::Outlook, pending::Pending,
 };
 use crate::{
+    admission::is_privileged,
     bundle::Bundle,
     device::{Active, ActiveTask, Cell, Doorbell, SessionEntry, lease::is_leased},
     predict::Forecast,
@@ -79,7 +80,8 @@ impl Session {
     /// What a session shows before its first switch.
     pub(super) const START: Active = Active { generation: Generation::NONE, task: None };
 
-    /// Takes a client in and gives its cell and the end of the doorbell that it reads.
+    /// Takes a client in and gives its cell and the end of the doorbell that it reads. One user has
+    /// at most three quarters of the places.
     pub(super) fn join(
         &mut self,
         id: MemberId,
@@ -88,6 +90,11 @@ impl Session {
     ) -> Result<(&Cell, OwnedFd), EngineError> {
         if self.members.len() >= limit {
             return Err(EngineError::TooManyClients(limit));
+        }
+        let per_user = (3 * limit).div_ceil(4);
+        let of_user = self.members.iter().filter(|member| member.peer.uid == peer.uid).count();
+        if of_user >= per_user && !is_privileged(peer.uid) {
+            return Err(EngineError::TooManyClientsOfUser(per_user));
         }
         let cell = Cell::create().map_err(|_| EngineError::NoClientMemory)?;
         let (doorbell, bell) = Doorbell::create().map_err(|_| EngineError::NoClientMemory)?;

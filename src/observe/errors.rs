@@ -32,8 +32,10 @@ pub fn reason(error: &EngineError) -> (Code, &'static str) {
         E::SessionInUse { .. } => (Code::FailedPrecondition, "SESSION_IN_USE"),
         E::GenerationMismatch { .. } => (Code::FailedPrecondition, "GENERATION_MISMATCH"),
         E::TooManySessions(_) => (Code::ResourceExhausted, "TOO_MANY_SESSIONS"),
-        E::TooManyClients(_) => (Code::ResourceExhausted, "TOO_MANY_CLIENTS"),
         E::TooManyCallers(_) => (Code::ResourceExhausted, "TOO_MANY_CALLERS"),
+        E::TooManyClients(_) | E::TooManyClientsOfUser(_) => {
+            (Code::ResourceExhausted, "TOO_MANY_CLIENTS")
+        }
         E::NoClientMemory => (Code::ResourceExhausted, "NO_CLIENT_MEMORY"),
         E::NoRoom { .. } => (Code::ResourceExhausted, "POOL_FULL"),
         E::Busy => (Code::ResourceExhausted, "QUEUE_FULL"),

@@ -13,6 +13,7 @@ use super::{
     wall,
 };
 use crate::{
+    admission::Admission,
     engine::{Clock, Event, EventSource},
     proto::{self, EventPosition, EventsLost, event::Kind},
 };
@@ -96,6 +97,11 @@ impl Hub {
     /// Where calls are counted.
     pub fn rpc(&self) -> &Arc<Rpc> {
         self.metrics.rpc()
+    }
+
+    /// Has metrics show the connections of these sockets.
+    pub fn show_connections(&self, sockets: Vec<Admission>) {
+        self.metrics.show_connections(sockets);
     }
 
     /// How many watch.

@@ -179,7 +179,8 @@ pub(crate) fn write_config(folder: &Path, models: &str) {
     write_config_with(folder, "reflection: true", models);
 }
 
-fn write_config_with(folder: &Path, listen: &str, models: &str) {
+/// The same with further keys of `listen`.
+pub(crate) fn write_config_with(folder: &Path, listen: &str, models: &str) {
     let shown = folder.display();
     let listen =
         format!("{{control: {shown}/control.sock, attach: {shown}/attach.sock, {listen}}}");

@@ -8,7 +8,7 @@ use std::{
     path::Path,
     process::Command,
 };
-use synchromesh::config::{ConfigError, Place, Source};
+use synchromesh::config::{Account, ConfigError, PeerRule, Place, Role, Source};
 use tempfile::TempDir;
 
 #[test]
@@ -103,7 +103,7 @@ fn c3_an_unknown_key_refuses_the_file_at_every_level() {
         ("storage: {threads: 1}", "storage.threads", "known here are backend, read_bytes"),
         ("limits: {conections: 1}", "limits.conections", "did you mean `limits.connections`?"),
         ("log: {level: info}", "log.level", "known here are filter, format"),
-        ("peers: {users: [1]}", "peers.users", "known here are gids, uids"),
+        ("peers: [{users: 1, role: observe}]", "peers.0.users", "did you mean `peers.0.user`?"),
         ("prefetch: {waste: 1MiB}", "prefetch.waste", "known here are enabled"),
         ("<<: {log: {filter: info}}", "<<", "is no key"),
     ] {
@@ -171,8 +171,8 @@ fn c4_zero_negative_overflowing_and_oversized_values_are_refused() {
         ("limits: {connections: 4097}", "limits.connections"),
         ("limits: {connections: -1}", "limits.connections"),
         ("limits: {connections: 18446744073709551616}", "limits.connections"),
-        ("peers: {uids: [7, 4294967295]}", "peers.uids.1"),
-        ("peers: {gids: [-1]}", "peers.gids.0"),
+        ("peers: [{user: 7, role: observe}, {user: 4294967295, role: observe}]", "peers.1.user"),
+        ("peers: [{group: -1, role: observe}]", "peers.0.group"),
     ] {
         let found = only(&with(text));
         assert_eq!(found.key, key, "{text}");
@@ -188,8 +188,10 @@ fn c4_values_of_another_type_are_refused_and_say_what_is_expected() {
         ("limits: {connections: many}", "limits.connections", "is `many`; a whole number is"),
         ("lock_memory: 1", "lock_memory", "is 1; true or false is expected"),
         ("lock_memory: yes", "lock_memory", "is `yes`; true or false is expected"),
-        ("peers: {uids: 5}", "peers.uids", "is 5; a list is expected"),
-        ("peers: {uids: [root]}", "peers.uids.0", "is `root`; a whole number is expected"),
+        ("peers: 5", "peers", "is 5; a list is expected"),
+        ("peers: [{user: true, role: observe}]", "peers.0.user", "is true; text is expected"),
+        ("peers: [{user: root, role: owner}]", "peers.0.role", "is `owner`; observe, attach"),
+        ("listen: {mode: 432}", "listen.mode", "is 432; text is expected: put it in quotes"),
         ("storage: {backend: uring}", "storage.backend", "is `uring`; auto or preadv are allowed"),
         ("log: {format: 1}", "log.format", "is 1; auto, text, json or journald is expected"),
         ("log: {filter: 1}", "log.filter", "is 1; text is expected: put it in quotes"),
@@ -321,6 +323,56 @@ fn c6_files_and_folders_that_everybody_can_write_are_refused() {
     assert!(error.contains(&format!("{shown}, a folder of ")), "{error}");
     mode(folder.path(), 0o1777).unwrap();
     load(&folder).expect("a sticky folder, such as /tmp, protects its files");
+}
+
+#[test]
+fn c6_files_and_folders_that_another_group_can_write_are_refused() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can give files to another group");
+        return;
+    }
+    let give = |path: &Path, group, mode| {
+        std::os::unix::fs::chown(path, None, Some(group)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for name in ["m.mesh", "c.yaml", ""] {
+        let (folder, shown) = files();
+        let path = folder.path().join(name);
+        give(&path, 4711, if name.is_empty() { 0o775 } else { 0o664 });
+        let error = load(&folder).unwrap_err().to_string();
+        let told = "is writable by its group 4711: chmod g-w";
+        assert!(error.contains(told) && error.contains(&shown), "{error}");
+        give(&path, 0, if name.is_empty() { 0o775 } else { 0o664 });
+        load(&folder).expect("the members of the root group are administrators");
+    }
+    let (folder, _) = files();
+    give(folder.path(), 4711, 0o1775);
+    load(&folder).expect("a sticky folder protects its files");
+}
+
+#[test]
+fn c6_an_entry_of_peers_names_one_account_that_exists() {
+    for (text, key, told) in [
+        ("peers: [{role: observe}]", "peers.0", "give `user` or `group`"),
+        ("peers: [{user: 1, group: 1, role: observe}]", "peers.0", "make two entries"),
+        (
+            "peers: [{user: nosuch, role: observe}]",
+            "peers.0.user",
+            "no user `nosuch` in /etc/passwd",
+        ),
+        ("peers: [{group: nosuch, role: observe}]", "peers.0.group", "no group `nosuch` in"),
+        ("listen: {group: nosuch}", "listen.group", "no group `nosuch` in /etc/group"),
+        ("listen: {mode: '660'}", "listen.mode", "four octal digits"),
+        ("listen: {mode: '0668'}", "listen.mode", "four octal digits"),
+    ] {
+        let found = only(&with(text));
+        assert_eq!(found.key, key, "{text}");
+        assert!(found.what.contains(told), "{}", found.what);
+    }
+    let config = parse(&with("peers: [{user: root, role: attach}, {group: '7', role: command}]"));
+    let rule = |account, role| PeerRule { account, role };
+    let expected = [rule(Account::User(0), Role::Attach), rule(Account::Group(7), Role::Command)];
+    assert_eq!(config.unwrap().peers.0, expected);
 }
 
 #[test]

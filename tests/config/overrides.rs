@@ -6,7 +6,7 @@ use std::{
     fs,
     os::unix::ffi::OsStrExt as _,
 };
-use synchromesh::config::{Config, ConfigError, Place, Problem, Source};
+use synchromesh::config::{Account, Config, ConfigError, PeerRule, Place, Problem, Role, Source};
 use tempfile::TempDir;
 
 fn variables(all: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -74,8 +74,9 @@ fn every_kind_of_value_can_be_set() {
             &added,
             "models.1.initial_task='7'",
             "models.0.initial_task=a=b",
-            "peers.uids=[5, 6]",
-            "peers.uids.2=7",
+            "peers=[{user: 5, role: observe}, {group: 6, role: attach}]",
+            "peers.2={user: root, role: command}",
+            "peers.1.role=command",
             "limits={connections: 30}",
             "limits.drain_timeout_ms=9",
             "listen.tcp=",
@@ -88,7 +89,13 @@ fn every_kind_of_value_can_be_set() {
     assert_eq!(config.log.filter, "info,synchromesh::engine=debug");
     assert_eq!(config.listen.tcp, None, "an argument takes it back");
     assert!(!config.lock_memory);
-    assert_eq!(config.peers.uids, [5, 6, 7]);
+    let rule = |account, role| PeerRule { account, role };
+    let expected = [
+        rule(Account::User(5), Role::Observe),
+        rule(Account::Group(6), Role::Command),
+        rule(Account::User(0), Role::Command),
+    ];
+    assert_eq!(config.peers.0, expected);
     assert_eq!(config.limits.connections, 30);
     assert_eq!(config.limits.drain_timeout.as_millis(), 9);
 }
@@ -160,7 +167,7 @@ fn c8_an_override_with_a_bad_value_is_refused_by_name() {
         ("models.0.initial_task=7", "models.0.initial_task", "put it in quotes"),
         ("models.0.bundle=m.mesh", "models.0.bundle", "must be an absolute path"),
         ("models.0.bundle=/nowhere/m.mesh", "models.0.bundle", "cannot read /nowhere/m.mesh"),
-        ("peers.uids=[1, x]", "peers.uids.1", "is `x`"),
+        ("peers=[{user: no one, role: observe}]", "peers.0.user", "is `no one`"),
         ("log.filter={", "log.filter", "cannot be read as YAML"),
         ("log.filter=*a", "log.filter", "cannot be read as YAML"),
         ("listen.control=/run/synchromesh/attach.sock", "listen.control", "the same path as"),

@@ -25,9 +25,9 @@ log:
   filter: '=x=y'
   filter: info
 peers:
-  uids:
-    - 7
-    - root
+  - {user: 7, role: observe}
+  - {user: [root], role: command}
+  - {group: nosuch, role: command}
 prefetch:
 ";
 
@@ -46,7 +46,8 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
         ("limits.switch_timeout_ms", 13, 60),
         ("log.filter", 15, 11),
         ("log.filter", 16, 3),
-        ("peers.uids.1", 20, 7),
+        ("peers.1.user", 19, 12),
+        ("peers.2.group", 20, 13),
         ("prefetch", 21, 1),
     ];
     let found = problems(MANY);
@@ -56,9 +57,9 @@ fn all_problems_are_told_at_once_in_the_order_of_the_file() {
 
     let shown = parse(MANY).unwrap_err().to_string();
     let lines: Vec<_> = shown.lines().collect();
-    assert_eq!(lines[0], "test.yaml: 14 problems");
+    assert_eq!(lines[0], "test.yaml: 15 problems");
     assert_eq!(lines[8], "test.yaml:13:23: limits.connections: is 0; 1 to 4096 are allowed");
-    assert_eq!(lines.len(), 15);
+    assert_eq!(lines.len(), 16);
 }
 
 #[test]
@@ -75,10 +76,10 @@ fn files_are_looked_at_even_if_something_else_is_wrong() {
 
 #[test]
 fn columns_count_characters_and_a_value_of_an_alias_stands_where_the_alias_does() {
-    let text = "log: {filter: 'é=ü=é=', format: xml}\npeers: {uids: &ids [x], gids: *ids}\n";
+    let text = "log: {filter: 'é=ü=é=', format: xml}\npeers: [{user: &name 'no one', role: observe}, {group: *name, role: observe}]\n";
     let found = problems(&format!("models: [{{bundle: /m, pool_bytes: 1MiB}}]\n{text}"));
     let places: Vec<_> = found.into_iter().map(|problem| problem.place).collect();
-    assert_eq!(places, [at(2, 15), at(2, 33), at(3, 21), at(3, 31)]);
+    assert_eq!(places, [at(2, 15), at(2, 33), at(3, 16), at(3, 56)]);
 }
 
 /// A text that somebody is still typing, or that was damaged.

@@ -1,15 +1,15 @@
 //! The daemon's parts in a thread of this process, with one model and no clients but ours.
 
 use crate::{
+    admission::{self, Admission},
     cli::failure::Failure,
     client,
-    config::{Peers, PrefetchConfig, StorageConfig},
+    config::{Peers, PrefetchConfig, Role, StorageConfig},
     control::{Server, listen_at},
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
         StorageStatus, events, run,
     },
-    gate::Gate,
     observe::Observed,
     proto::{self, task_service_client::TaskServiceClient},
 };
@@ -111,8 +111,11 @@ fn serve(
         let observed = Observed::new(engine.clone(), clock.clone());
         let (sink, source) = events();
         tokio::spawn(observed.hub.clone().run(source));
-        let gate = Gate::new(Peers::default(), CONNECTIONS);
-        let server = Server::new(engine.clone(), clock.clone(), observed, gate, false).await;
+        // All connections are this process's.
+        let limits =
+            admission::Limits { all: CONNECTIONS, per_user: CONNECTIONS, per_process: CONNECTIONS };
+        let admission = Admission::new("control", Role::Observe, Peers::default(), limits);
+        let server = Server::new(engine.clone(), clock.clone(), observed, admission, false).await;
         let mut server = server.map_err(Failure::failed)?;
         let socket = listen_at(socket).map_err(Failure::failed)?;
         server.serve_unix(socket).map_err(Failure::failed)?;

@@ -4,7 +4,7 @@ use super::{
     Seen,
     families::{Families, flag, numbers},
 };
-use crate::proto::DaemonState;
+use crate::{admission::Usage, proto::DaemonState};
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use std::{
     fmt,
@@ -31,6 +31,7 @@ pub(super) struct Daemon {
     pub(super) state: i32,
     pub(super) commands_waiting: usize,
     pub(super) seen: Seen,
+    pub(super) sockets: Vec<Usage>,
     pub(super) counts: Arc<Counts>,
 }
 
@@ -64,11 +65,28 @@ impl Collector for Daemon {
         to.counters(
             numbers("config_reloads", "Times that the configuration was read again"),
             outcomes,
-        )
+        )?;
+        self.encode_connections(&mut to)
     }
 }
 
 impl Daemon {
+    fn encode_connections(&self, to: &mut Families<'_>) -> fmt::Result {
+        let of = |value: fn(&Usage) -> usize| {
+            let usages = self.sockets.iter();
+            usages.map(move |usage| ([("socket", usage.socket)], value(usage) as f64))
+        };
+        let taken = numbers("connections", "Open connections of admitted callers");
+        to.gauges(taken, of(|usage| usage.taken))?;
+        let limit = numbers("connections_limit", "Connections that are admitted at most");
+        to.gauges(limit, of(|usage| usage.limit))?;
+        let refused = self.sockets.iter().flat_map(|usage| {
+            let label = |(reason, count)| ([("socket", usage.socket), ("reason", reason)], count);
+            usage.rejected.map(label)
+        });
+        to.counters(numbers("connections_refused", "Connections that were refused"), refused)
+    }
+
     fn is(&self, state: DaemonState) -> f64 {
         flag(self.state == i32::from(state))
     }

@@ -20,6 +20,7 @@ pub(super) use text::Format;
 
 use super::{log::LogCounters, view::Snapshot};
 use crate::{
+    admission::Admission,
     engine::Event,
     proto::{DaemonState, event::Kind},
 };
@@ -32,7 +33,7 @@ use prometheus_client::{
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI32, Ordering::Relaxed},
     },
 };
@@ -47,6 +48,8 @@ pub(super) struct Metrics {
     rpc: Arc<Rpc>,
     /// What the daemon said last that it does.
     state: AtomicI32,
+    /// Sockets whose connections are shown; none until they are served.
+    sockets: OnceLock<Vec<Admission>>,
     process: process::Source,
 }
 
@@ -69,6 +72,7 @@ impl Metrics {
             counts: Arc::default(),
             rpc: Arc::default(),
             state: AtomicI32::new(DaemonState::Unspecified.into()),
+            sockets: OnceLock::new(),
             process: process::Source::open(&Path::new(PROC).join("self"), Path::new(PROC)),
         }
     }
@@ -76,6 +80,11 @@ impl Metrics {
     /// Where calls are counted.
     pub(super) fn rpc(&self) -> &Arc<Rpc> {
         &self.rpc
+    }
+
+    /// Shows the connections of these sockets from now on. Later calls change nothing.
+    pub(super) fn show_connections(&self, sockets: Vec<Admission>) {
+        let _ = self.sockets.set(sockets);
     }
 
     /// Counts an event of the engine.
@@ -104,6 +113,7 @@ impl Metrics {
             state: self.state.load(Relaxed),
             commands_waiting,
             seen,
+            sockets: self.sockets.get().into_iter().flatten().map(Admission::usage).collect(),
             counts: self.counts.clone(),
         };
         let models = models.unwrap_or_default().into_iter().map(|(bundle, now)| {

@@ -25,7 +25,7 @@ PLANNER, GUEST, STRANGER = 1500, 1501, 1502
 # As the shipped configuration, but for a small pool, which holds three tasks of four, and who may connect.
 SETTINGS = """\
 models: [{bundle: /var/lib/synchromesh/model.mesh, pool_bytes: 2500KiB, initial_task: city}]
-peers: {uids: [1500]}
+peers: [{user: 1500, role: command}]
 """
 
 
