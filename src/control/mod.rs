@@ -4,9 +4,11 @@
 //! call costs no hand-over between threads.
 
 mod calls;
+mod http2;
 mod incoming;
 mod server;
 mod service;
+mod shape;
 mod trace_context;
 
 pub use server::{Server, ServerError, listen_at};

@@ -2,8 +2,10 @@
 
 use super::{
     calls::CountCalls,
+    http2::{BURST_OF_RESETS, Http2},
     incoming,
     service::{MAX_WATCHERS, Service},
+    shape::CheckShape,
 };
 use crate::{
     engine::{Clock, Handle},
@@ -20,10 +22,12 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
 };
+use tokio_stream::StreamExt as _;
 use tonic::{
     Code, Request, Status,
+    codec::CompressionEncoding,
     service::{InterceptorLayer, Routes},
-    transport::server::UdsConnectInfo,
+    transport::server::{Connected as _, UdsConnectInfo},
 };
 use tonic_health::server::HealthReporter;
 
@@ -32,6 +36,11 @@ const MAX_REQUEST_BYTES: usize = 64 << 10;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// Calls of one connection at once; a client's further ones wait on its own side.
 const MAX_STREAMS: u32 = 64;
+/// Calls that their client has given up before the daemon looked at them, as they come together after the
+/// daemon was stopped for a while. The budget of a connection bounds their rate, so this is never reached.
+const MAX_PENDING_RESETS: usize = 2 * BURST_OF_RESETS;
+/// Streams of a connection that the daemon resets because of errors of its client.
+const MAX_ERROR_RESETS: usize = 1024;
 /// A peer that is silent this long is asked whether it still lives.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,7 +90,10 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
         let service = Service { engine, clock, observed: observed.clone(), watchers };
-        let service = TaskServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
+        // The limit holds for decompressed requests.
+        let service = TaskServiceServer::new(service)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .accept_compressed(CompressionEncoding::Gzip);
         let health = HealthReporter::new();
         let health_service =
             tonic_health::server::HealthService::from_health_reporter(health.clone());
@@ -112,10 +124,15 @@ impl Server {
         };
         let gate = self.gate.clone();
         let is_welcome = move |stream: &UnixStream| allows(&gate, stream.peer_cred().ok());
-        let incoming = incoming::accept(self.gate.clone(), accept, is_welcome);
+        let incoming = incoming::accept(self.gate.clone(), accept, is_welcome).map(|accepted| {
+            let stream = accepted?;
+            let peer = stream.connect_info().peer_cred;
+            Ok::<_, io::Error>(Http2::any_authority(stream, peer))
+        });
         let gate = self.gate.clone();
         let check = move |request| check_peer(&gate, request);
-        let mut router = builder().layer(self.count_calls()).layer(InterceptorLayer::new(check));
+        let router = builder().layer(self.count_calls()).layer(InterceptorLayer::new(check));
+        let mut router = router.layer(CheckShape);
         let router = router.add_routes(self.routes.clone());
         let stop = self.stopped();
         self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
@@ -135,8 +152,10 @@ impl Server {
                 Ok(stream)
             }
         };
-        let incoming = incoming::accept(gate, accept, |_| true);
-        let router = builder().layer(self.count_calls()).add_routes(self.routes.clone());
+        let incoming = incoming::accept(gate, accept, |_| true)
+            .map(|accepted| Ok::<_, io::Error>(Http2::new(accepted?)));
+        let mut router = builder().layer(self.count_calls()).layer(CheckShape);
+        let router = router.add_routes(self.routes.clone());
         let stop = self.stopped();
         self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
         Ok(())
@@ -173,6 +192,8 @@ fn builder() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }

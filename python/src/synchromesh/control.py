@@ -20,8 +20,6 @@ from .v1 import task_service_pb2 as messages
 from .v1.task_service_pb2_grpc import TaskServiceStub
 
 _OPTIONS = [
-    # What grpcio newer than 1.57 makes of a socket's path by itself, the daemon's HTTP/2 does not take.
-    ("grpc.default_authority", "localhost"),
     # A daemon that is just starting is asked again soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
 ]
