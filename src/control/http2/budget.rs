@@ -17,7 +17,7 @@ const PER_CALL: f64 = 2.0;
 /// send (3,200/s), or it would never catch up after the daemon stalled.
 const RESETS: Rate = Rate { burst: BURST_OF_RESETS as f64, per_second: 4000.0 };
 /// Resets that a connection may send at once.
-pub(in crate::control) const BURST_OF_RESETS: usize = 2048;
+pub(in crate::control) const BURST_OF_RESETS: usize = 4096;
 /// Time of a rate that a pause waits for.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A connection that exceeds its budget of control frames without interruption for so long is closed.
@@ -71,10 +71,6 @@ impl Bucket {
         let debt = Duration::from_secs_f64((-self.tokens).max(0.0) / self.rate.per_second);
         (self.tokens <= 0.0).then_some(debt + PAUSE)
     }
-
-    fn is_low(&self) -> bool {
-        self.tokens < self.rate.burst / 2.0
-    }
 }
 
 impl Budget {
@@ -86,13 +82,18 @@ impl Budget {
         }
     }
 
-    pub(super) fn charge(&mut self, head: Head) {
+    /// Charges a frame, and tells whether it is one of the control frames.
+    pub(super) fn charge(&mut self, head: Head) -> bool {
         match head.kind {
             RST_STREAM => self.resets.tokens -= 1.0,
             HEADERS => self.control.tokens += PER_CALL,
             DATA if head.len > 0 || head.has(END_STREAM) => {}
-            _ => self.control.tokens -= 1.0,
+            _ => {
+                self.control.tokens -= 1.0;
+                return true;
+            }
         }
+        false
     }
 
     /// What the frames charged so far lead to.
@@ -113,9 +114,9 @@ impl Budget {
         }
     }
 
-    /// Whether a budget may soon be exceeded: then reads are small.
+    /// Whether the budget of control frames may soon be exceeded: then reads are small.
     pub(super) fn is_low(&self) -> bool {
-        self.control.is_low() || self.resets.is_low()
+        self.control.tokens < CONTROL.burst / 2.0
     }
 
     /// The frames that there are too many of.
@@ -133,7 +134,9 @@ mod tests {
     const CALL: Head = Head { len: 99, kind: HEADERS, flags: 4, stream: 1 };
 
     fn charge(budget: &mut Budget, head: Head, times: usize) {
-        (0..times).for_each(|_| budget.charge(head));
+        (0..times).for_each(|_| {
+            budget.charge(head);
+        });
     }
 
     #[test]
@@ -182,7 +185,7 @@ mod tests {
     fn r8_resets_after_a_stall_pass_and_rapid_reset_is_slowed() {
         let start = Instant::now();
         let mut budget = Budget::new(start);
-        charge(&mut budget, RESET, 2000);
+        charge(&mut budget, RESET, 4000);
         assert_eq!(budget.verdict(start), Verdict::Within);
         charge(&mut budget, RESET, 100);
         assert!(matches!(budget.verdict(start), Verdict::Pause(_)));

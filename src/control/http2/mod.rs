@@ -27,10 +27,13 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
-/// Bytes that are read at once where they are inspected or where frames come too fast. A small read
-/// bounds the frames that come past an exhausted budget.
+/// Bytes that are read at once where header blocks are inspected.
+const READ: usize = 8 << 10;
+/// The same where control frames come too fast: it bounds those that come past an exhausted budget.
 const SMALL_READ: usize = 1024;
-/// Frames of one connection that the library takes in before other tasks on the thread run.
+/// Control frames of one connection that the library takes in before other tasks on the thread run. Calls are
+/// not counted: the library reads as many as there are before it serves the first one, so it sees which of
+/// them their client has given up.
 const SHARE: u32 = 64;
 
 /// A connection whose client's frames are read here before the HTTP/2 library reads them.
@@ -41,7 +44,7 @@ pub(super) struct Http2<S> {
     authorities: Option<Authorities>,
     walker: Walker,
     budget: Budget,
-    /// Frames since other tasks could run.
+    /// Control frames since other tasks could run.
     turn: u32,
     /// While this runs, nothing is read.
     pause: Option<Pin<Box<Sleep>>>,
@@ -74,8 +77,7 @@ impl<S> Http2<S> {
     fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
         let (budget, turn) = (&mut self.budget, &mut self.turn);
         self.walker.walk(bytes, |head: Head| {
-            *turn += 1;
-            budget.charge(head);
+            *turn += u32::from(budget.charge(head));
         });
         match self.budget.verdict(Instant::now()) {
             Verdict::Within => {}
@@ -117,7 +119,7 @@ impl<S: AsyncRead + Unpin> Http2<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut bytes = [0; SMALL_READ];
+        let mut bytes = [0; READ];
         loop {
             if let Some(authorities) = &mut self.authorities
                 && authorities.hand_on(buffer)
@@ -127,9 +129,10 @@ impl<S: AsyncRead + Unpin> Http2<S> {
             if self.authorities.as_ref().is_some_and(Authorities::is_done) {
                 self.authorities = None;
             }
+            let most = if self.budget.is_low() { SMALL_READ } else { READ };
             let most = match self.authorities {
-                Some(_) => SMALL_READ,
-                None => SMALL_READ.min(buffer.remaining()),
+                Some(_) => most,
+                None => most.min(buffer.remaining()),
             };
             let mut read = ReadBuf::new(&mut bytes[..most]);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
