@@ -69,6 +69,23 @@ fn from(after: Option<(&str, u64)>) -> WatchEventsRequest {
 }
 
 #[test]
+fn only_new_events_are_not_from_before_the_call() {
+    let (folder, _, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    runtime().block_on(async {
+        let mut client = daemon.connect().await;
+        // Events are taken in some milliseconds after they happened, later than the next call begins.
+        for (before, after) in [("city", "highway"), ("parking", "city")] {
+            client.switch_task(switch(before)).await.unwrap();
+            let new = WatchEventsRequest { only_new: true, ..Default::default() };
+            let mut new = Watcher::begin(&mut client, new).await;
+            client.switch_task(switch(after)).await.unwrap();
+            assert_eq!(new.tasks(1).await, [after]);
+        }
+    });
+}
+
+#[test]
 fn a_watcher_is_told_all_in_order_and_goes_on_where_it_left_off() {
     let (folder, _, bundle) = bundle();
     let daemon = Daemon::with_config(|_| {

@@ -5,9 +5,11 @@
 
 mod access;
 mod calls;
+mod http2;
 mod incoming;
 mod server;
 mod service;
+mod shape;
 mod trace_context;
 
 pub use server::{Server, ServerError, listen_at};

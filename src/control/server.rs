@@ -3,8 +3,10 @@
 use super::{
     access::CheckAccess,
     calls::CountCalls,
+    http2::{BURST_OF_RESETS, Http2},
     incoming,
     service::{MAX_WATCHERS, Service},
+    shape::CheckShape,
 };
 use crate::{
     admission::{Admission, Limit, Limits, credentials},
@@ -26,7 +28,8 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
-use tonic::service::Routes;
+use tokio_stream::StreamExt as _;
+use tonic::{codec::CompressionEncoding, service::Routes, transport::server::Connected as _};
 use tonic_health::server::HealthReporter;
 
 /// No request of this service is larger.
@@ -34,6 +37,11 @@ const MAX_REQUEST_BYTES: usize = 64 << 10;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// Calls of one connection at once; a client's further ones wait on its own side.
 const MAX_STREAMS: u32 = 64;
+/// Calls that their client has given up before the daemon looked at them, as they come together after the
+/// daemon was stopped for a while. The budget of a connection bounds their rate, so this is never reached.
+const MAX_PENDING_RESETS: usize = 2 * BURST_OF_RESETS;
+/// Streams of a connection that the daemon resets because of errors of its client.
+const MAX_ERROR_RESETS: usize = 1024;
 /// A peer that is silent this long is asked whether it still lives.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,7 +101,10 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let watchers = Limit::new(Limits::shared(MAX_WATCHERS));
         let service = Service { engine, clock, observed: observed.clone(), watchers };
-        let service = TaskServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
+        // The limit holds for decompressed requests.
+        let service = TaskServiceServer::new(service)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .accept_compressed(CompressionEncoding::Gzip);
         let health = HealthReporter::new();
         let health_service =
             tonic_health::server::HealthService::from_health_reporter(health.clone());
@@ -124,7 +135,13 @@ impl Server {
         };
         let caller = |stream: &UnixStream| credentials(stream.as_fd()).map(Some);
         let incoming = incoming::accept(self.admission.clone(), accept, caller);
-        let mut router = builder().layer(self.count_calls()).layer(CheckAccess);
+        let incoming = incoming.map(|accepted| {
+            let stream = accepted?;
+            let caller = stream.connect_info();
+            Ok::<_, io::Error>(Http2::any_authority(stream, caller))
+        });
+        let router = builder().layer(self.count_calls()).layer(CheckAccess);
+        let mut router = router.layer(CheckShape);
         let router = router.add_routes(self.routes.clone());
         let stop = self.stopped();
         self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
@@ -148,8 +165,10 @@ impl Server {
                 Ok(stream)
             }
         };
-        let incoming = incoming::accept(admission, accept, |_| Ok(None));
-        let mut router = builder().layer(self.count_calls()).layer(CheckAccess);
+        let incoming = incoming::accept(admission, accept, |_| Ok(None))
+            .map(|accepted| Ok::<_, io::Error>(Http2::new(accepted?)));
+        let router = builder().layer(self.count_calls()).layer(CheckAccess);
+        let mut router = router.layer(CheckShape);
         let router = router.add_routes(self.routes.clone());
         let stop = self.stopped();
         self.tasks.spawn(router.serve_with_incoming_shutdown(incoming, stop));
@@ -187,6 +206,8 @@ fn builder() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }

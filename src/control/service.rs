@@ -289,7 +289,7 @@ fn deadline(metadata: &MetadataMap, arrived: Duration) -> Option<Duration> {
 }
 
 /// At most eight digits and a unit, as the gRPC protocol has it.
-fn parse_timeout(text: &str) -> Option<Duration> {
+pub(super) fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;

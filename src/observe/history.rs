@@ -6,18 +6,26 @@ use prost::{Message as _, bytes::Bytes};
 use std::{
     collections::VecDeque,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 /// An event that has its number. It is encoded once, however many watch.
 #[derive(Debug)]
 pub struct Told {
     event: Event,
+    /// When it happened, by the daemon's clock.
+    at: Duration,
     encoded: OnceLock<Bytes>,
 }
 
 impl Told {
-    fn new(event: Event) -> Arc<Self> {
-        Arc::new(Self { event, encoded: OnceLock::new() })
+    fn new(event: Event, at: Duration) -> Arc<Self> {
+        Arc::new(Self { event, at, encoded: OnceLock::new() })
+    }
+
+    /// When it happened, by the daemon's clock.
+    pub(super) fn at(&self) -> Duration {
+        self.at
     }
 
     /// The event.
@@ -65,12 +73,12 @@ impl History {
     }
 
     /// Takes an event in and numbers it.
-    pub(super) fn push(&mut self, event: Event) {
+    pub(super) fn push(&mut self, event: Event, at: Duration) {
         self.last += events_of(&event);
         if self.kept.len() == self.limit {
             self.kept.pop_front();
         }
-        self.kept.push_back(Told::new(Event { sequence: self.last, ..event }));
+        self.kept.push_back(Told::new(Event { sequence: self.last, ..event }, at));
     }
 
     /// The events after one of this number, at most so many. If the first of them is not kept any
@@ -82,7 +90,7 @@ impl History {
         let lost = (begins > sequence).then(|| {
             let kind = Some(Kind::Lost(EventsLost { count: begins - sequence }));
             let time_us = first.event.time_us;
-            Told::new(Event { sequence: begins, time_us, kind, ..Event::default() })
+            Told::new(Event { sequence: begins, time_us, kind, ..Event::default() }, first.at)
         });
         let kept = self.kept.range(from..).cloned();
         lost.into_iter().chain(kept).take(most).collect()
@@ -120,7 +128,7 @@ mod tests {
     fn events_are_numbered_from_one_and_told_from_any_number_on() {
         let mut history = History::new(8);
         assert_eq!(told(&history, 0), []);
-        (0..3).for_each(|_| history.push(opened()));
+        (0..3).for_each(|_| history.push(opened(), Duration::ZERO));
         assert_eq!(told(&history, 0), [(1, 1), (2, 1), (3, 1)]);
         assert_eq!(told(&history, 2), [(3, 1)]);
         assert_eq!(told(&history, 3), []);
@@ -131,7 +139,7 @@ mod tests {
     #[test]
     fn an_event_is_encoded_once_and_is_the_same() {
         let mut history = History::new(1);
-        history.push(opened());
+        history.push(opened(), Duration::ZERO);
         let (one, other) = (history.after(0, 1).remove(0), history.after(0, 1).remove(0));
         assert_eq!(Event::decode(one.encoded()).unwrap(), Event { sequence: 1, ..opened() });
         assert_eq!(one.encoded().as_ptr(), other.encoded().as_ptr());
@@ -140,7 +148,7 @@ mod tests {
     #[test]
     fn what_is_not_kept_any_more_is_told_as_lost() {
         let mut history = History::new(2);
-        (0..5).for_each(|_| history.push(opened()));
+        (0..5).for_each(|_| history.push(opened(), Duration::ZERO));
         assert_eq!(told(&history, 0), [(3, 3), (4, 1), (5, 1)]);
         assert_eq!(told(&history, 2), [(3, 1), (4, 1), (5, 1)]);
         assert_eq!(told(&history, 3), [(4, 1), (5, 1)]);
@@ -150,13 +158,13 @@ mod tests {
     #[test]
     fn what_was_lost_on_the_way_has_numbers_too() {
         let mut history = History::new(2);
-        history.push(opened());
-        history.push(lost(10));
+        history.push(opened(), Duration::ZERO);
+        history.push(lost(10), Duration::ZERO);
         assert_eq!(told(&history, 0), [(1, 1), (11, 10)]);
         assert_eq!(told(&history, 5), [(11, 10)], "nobody has seen part of a loss");
-        history.push(opened());
+        history.push(opened(), Duration::ZERO);
         assert_eq!(told(&history, 0), [(1, 1), (11, 10), (12, 1)]);
-        history.push(opened());
+        history.push(opened(), Duration::ZERO);
         assert_eq!(told(&history, 0), [(11, 11), (12, 1), (13, 1)]);
     }
 }

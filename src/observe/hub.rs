@@ -175,7 +175,9 @@ impl Hub {
             Some(_) => 0,
         };
         drop(history);
-        Watcher { hub: self.clone(), news, model, seen }
+        // What happened shortly before the call may not have been taken in.
+        let since = if only_new { self.clock.now() } else { Duration::ZERO };
+        Watcher { hub: self.clone(), news, model, seen, since }
     }
 
     /// Takes in an event and how many were lost right before it.
@@ -189,7 +191,7 @@ impl Hub {
         let told = convert::event(event, time_us);
         lines::log(&told);
         self.metrics.observe(event);
-        lock(&self.history).push(told);
+        lock(&self.history).push(told, event.at);
     }
 
     /// Takes in what was told of the daemon as a whole up to a moment.
@@ -216,7 +218,7 @@ impl Hub {
         let (time_us, kind) = (self.time_us(at), Some(kind));
         let event = proto::Event { time_us, kind, ..proto::Event::default() };
         lines::log(&event);
-        lock(&self.history).push(event);
+        lock(&self.history).push(event, at);
     }
 
     /// The time of day at a moment of the daemon's clock.
@@ -243,6 +245,8 @@ pub struct Watcher {
     model: String,
     /// The number of the last event that it was told, or that was none of its business.
     seen: u64,
+    /// Events from before are not for this watcher.
+    since: Duration,
 }
 
 /// Events that are told together; there is at least one.
@@ -265,7 +269,7 @@ impl Watcher {
                 None if over => return None,
                 None => self.news.changed().await.ok()?,
             }
-            events.retain(|told| self.concerns(told.event()));
+            events.retain(|told| told.at() >= self.since && self.concerns(told.event()));
             if !events.is_empty() {
                 return Some(Batch { instance: self.hub.instance.clone(), events });
             }

@@ -15,10 +15,8 @@ import grpc
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("SYNCHROMESH_BIN", ROOT / "target/debug/synchromesh"))
-# tonic refuses the authority that grpcio newer than 1.57 makes from the path of a Unix socket.
-AUTHORITY = ("grpc.default_authority", "localhost")
 # A daemon that is just starting is asked again soon.
-OPTIONS = [AUTHORITY, ("grpc.initial_reconnect_backoff_ms", 100)]
+OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100)]
 # How long anything may take before a test gives up; it measures nothing.
 HANG_S = 60.0
 

@@ -20,8 +20,6 @@ from .v1 import task_service_pb2 as messages
 from .v1.task_service_pb2_grpc import TaskServiceStub
 
 _OPTIONS = [
-    # What grpcio newer than 1.57 makes of a socket's path by itself, the daemon's HTTP/2 does not take.
-    ("grpc.default_authority", "localhost"),
     # A new channel connects at once only if it does not share the back-off of the channel before.
     ("grpc.use_local_subchannel_pool", 1),
 ]
