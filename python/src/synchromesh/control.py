@@ -22,8 +22,10 @@ from .v1.task_service_pb2_grpc import TaskServiceStub
 _OPTIONS = [
     # What grpcio newer than 1.57 makes of a socket's path by itself, the daemon's HTTP/2 does not take.
     ("grpc.default_authority", "localhost"),
-    # A daemon that is just starting is asked again soon.
+    # A daemon that was away is asked again soon, however long it was away: by default the pauses grow to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
 ]
 
 
