@@ -3,10 +3,16 @@
 //! It is a robust futex (`man 2 set_robust_list`): a thread that does nothing else owns the word,
 //! and when a thread ends, the kernel sets [`OWNER_DIED`] in the words of its robust list. So readers
 //! in other processes learn of a killed daemon by one load. Nobody waits for the futex here.
+//!
+//! The list lies in shared memory. When the kernel kills a process for lack of memory, it may take
+//! the private memory (the heap, stacks) away before the threads end, and then finds no list there.
+//! It takes no shared memory away.
 
+use super::memory::allocate;
+use memmap2::MmapRaw;
+use rustix::{fs::MemfdFlags, param::page_size};
 use std::{
-    ffi::c_long,
-    io, ptr,
+    io,
     sync::{
         atomic::{AtomicU32, Ordering},
         mpsc,
@@ -26,37 +32,20 @@ pub(super) struct Life {
     /// Dropped to end the thread.
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// What the kernel walks when the thread ends; it stays where it is until the thread is joined.
-    _list: Box<RobustList>,
+    /// What the kernel walks when the thread ends; it stays mapped until the thread is joined.
+    _list: RobustList,
 }
 
-/// A list of one futex, in the kernel's layout (`struct robust_list_head`, then the entry).
+/// A list of one futex, in the kernel's layout: `struct robust_list_head` (the address of the first
+/// entry, the distance from an entry to its futex, the address of a pending entry), then the entry
+/// (the address of the next one).
 #[derive(Debug)]
-#[repr(C)]
-struct RobustList {
-    first: *const Entry,
-    futex_offset: c_long,
-    pending: *const Entry,
-    entry: Entry,
-}
+struct RobustList(MmapRaw);
 
-#[derive(Debug)]
-#[repr(C)]
-struct Entry {
-    next: *const Entry,
-}
-
+/// Words of the list.
+const WORDS: usize = 4;
 /// What the kernel takes for the length of the list's head.
 const HEAD_BYTES: usize = 3 * size_of::<usize>();
-
-#[expect(unsafe_code, reason = "the list goes to a thread that only tells the kernel of it")]
-// SAFETY: the thread gets the list's address and never follows it; the kernel does, when the thread
-// ends, and `Life` keeps the list until then.
-unsafe impl Send for RobustList {}
-
-#[expect(unsafe_code, reason = "shared for the same reason")]
-// SAFETY: nobody reads the list's fields after it was made.
-unsafe impl Sync for RobustList {}
 
 impl Life {
     /// Begins with this word.
@@ -65,8 +54,8 @@ impl Life {
     /// The word stays mapped at its address until the `Life` is dropped.
     #[expect(unsafe_code, reason = "the kernel writes to the word when the thread ends")]
     pub(super) unsafe fn begin(word: &AtomicU32) -> io::Result<Self> {
-        let list = RobustList::of(word);
-        let head = ptr::from_ref(&*list).addr();
+        let list = RobustList::of(word)?;
+        let head = list.address();
         let (stop, stopped) = mpsc::channel::<()>();
         let (started, start) = mpsc::channel();
         let hold = move || {
@@ -84,17 +73,27 @@ impl Life {
 }
 
 impl RobustList {
-    fn of(word: &AtomicU32) -> Box<Self> {
-        let null = ptr::null();
-        let entry = Entry { next: null };
-        let mut list = Box::new(Self { first: null, futex_offset: 0, pending: null, entry });
+    fn of(word: &AtomicU32) -> io::Result<Self> {
+        let bytes = size_of::<[usize; WORDS]>() as u64;
+        // The mapping keeps the memory; the descriptor is closed here.
+        let (_, map) = allocate("life", bytes, page_size() as u64, MemfdFlags::empty())?;
+        let head = map.as_ptr().addr();
+        let entry = head + HEAD_BYTES;
         // The kernel finds the word at this distance from the entry.
-        let distance = word.as_ptr().addr().wrapping_sub(ptr::from_ref(&list.entry).addr());
-        list.futex_offset = distance.cast_signed() as c_long;
-        list.first = &raw const list.entry;
-        // The last entry leads back to the head.
-        list.entry.next = (&raw const list.first).cast();
-        list
+        let distance = word.as_ptr().addr().wrapping_sub(entry);
+        // Nothing is pending. The last entry leads back to the head.
+        let list: [usize; WORDS] = [entry, distance, 0, head];
+        #[expect(unsafe_code, reason = "the list is written into the mapping")]
+        // SAFETY: the mapping begins at a page and is a page long at least, is writable, and nobody
+        // else knows of it yet.
+        unsafe {
+            map.as_mut_ptr().cast::<[usize; WORDS]>().write(list);
+        }
+        Ok(Self(map))
+    }
+
+    fn address(&self) -> usize {
+        self.0.as_ptr().addr()
     }
 }
 
@@ -102,7 +101,7 @@ impl RobustList {
 #[expect(unsafe_code, reason = "no crate at hand has this system call")]
 fn own_list(head: usize) -> io::Result<u32> {
     // SAFETY: the kernel notes the address and reads it when the thread ends; `Life` keeps the list
-    // there until it has joined the thread. The standard library's own list for this thread, which
+    // mapped there until it has joined the thread. The standard library's own list for this thread, which
     // this call replaces, is for robust mutexes, of which this thread has none.
     let result = unsafe { libc::syscall(libc::SYS_set_robust_list, head, HEAD_BYTES) };
     if result != 0 {
@@ -134,5 +133,21 @@ mod tests {
         assert!(owner != 0 && owner & OWNER_DIED == 0, "{owner:x}");
         drop(life);
         assert_eq!(word.load(Ordering::Acquire) & OWNER_DIED, OWNER_DIED);
+    }
+
+    #[test]
+    #[expect(unsafe_code, reason = "the word is borrowed for longer than the life")]
+    fn the_list_lies_in_shared_memory_that_the_kernel_does_not_reap() {
+        let word = AtomicU32::new(0);
+        // SAFETY: `word` is dropped after `life`.
+        let life = unsafe { Life::begin(&word) }.unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let holds_list = |line: &&str| {
+            let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let [start, end] = [start, end].map(|hex| usize::from_str_radix(hex, 16).unwrap());
+            (start..end).contains(&life._list.address())
+        };
+        let line = maps.lines().find(holds_list).unwrap();
+        assert!(line.split(' ').nth(1) == Some("rw-s") && line.contains("memfd:life"), "{line}");
     }
 }
