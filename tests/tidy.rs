@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says what it expects")]
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -188,4 +188,53 @@ fn the_recipe_has_the_licences_checksum() {
     let sum = sum.split_whitespace().next().unwrap();
     let wanted = format!("LIC_FILES_CHKSUM = \"file://LICENSE;md5={sum}\"");
     assert!(recipe.lines().any(|line| line == wanted), "{wanted}");
+}
+
+/// The files that draw numbers without a seed, and may: they make ids of a running daemon.
+const UNSEEDED: [&str; 2] = ["src/observe/hub.rs", "src/observe/otlp/spans.rs"];
+
+/// Whether this code draws random numbers from a seed that differs from run to run.
+fn draws_without_seed(code: &str) -> bool {
+    let function = |at: usize| code[at + "fastrand::".len()..].starts_with(char::is_lowercase);
+    code.match_indices("fastrand::").any(|(at, _)| function(at))
+        || ["Rng::new()", "RngSeed::Random", "thread_rng"].iter().any(|word| code.contains(word))
+}
+
+#[test]
+fn random_numbers_of_tests_come_from_fixed_seeds() {
+    for name in ["PROPTEST_RNG_SEED", "PROPTEST_DISABLE_FAILURE_PERSISTENCE"] {
+        assert!(env::var_os(name).is_some(), "{name} is unset: run tests by cargo from the clone");
+    }
+    let mut files = Vec::new();
+    ["src", "tests", "benches"].iter().for_each(|it| rust_files(&root().join(it), &mut files));
+    for file in files {
+        let path = file.strip_prefix(root()).unwrap().display().to_string();
+        if path != "tests/tidy.rs" && !UNSEEDED.contains(&&*path) {
+            let code = fs::read_to_string(&file).unwrap();
+            assert!(!draws_without_seed(&code), "{path} draws random numbers without a fixed seed");
+        }
+    }
+}
+
+#[test]
+fn the_long_run_has_every_target_with_property_tests() {
+    let script = fs::read_to_string(root().join("scripts/long-tests.sh")).unwrap();
+    let mut files = Vec::new();
+    ["src", "tests", "examples"].iter().for_each(|it| rust_files(&root().join(it), &mut files));
+    let mut checked = 0;
+    for file in files {
+        let code = fs::read_to_string(&file).unwrap();
+        if !code.lines().any(|line| line.trim() == "proptest! {") {
+            continue;
+        }
+        let path = file.strip_prefix(root()).unwrap().display().to_string();
+        let target = match path.strip_prefix("tests/") {
+            Some(test) => format!("--test {}", test.split(['/', '.']).next().unwrap()),
+            None => "--lib".to_owned(),
+        };
+        let targets = script.lines().find(|line| line.starts_with("targets=(")).unwrap();
+        assert!(targets.contains(&target), "scripts/long-tests.sh lacks {target} for {path}");
+        checked += 1;
+    }
+    assert!(checked >= 10, "property tests are found: {checked}");
 }

@@ -211,7 +211,8 @@ async fn serve_all(
     let serving = watchdog::check(&engine).await.map_err(DaemonError::SelfCheck)?;
     server.set_serving(true).await;
     let metrics = at.metrics.map(tracing::field::display);
-    tracing::info!(control = %at.control, attach = %at.attach, metrics, "ready");
+    let tcp = config.listen.tcp.map(tracing::field::display);
+    tracing::info!(control = %at.control, attach = %at.attach, tcp, metrics, "ready");
     hub.tell(changed(DaemonState::Serving, mode));
     let line = status::line(&serving, &remarks.borrow());
     notifier.tell(&[NotifyState::Ready, NotifyState::Status(&line)]).await;

@@ -8,7 +8,7 @@
 //! Large memory is had in huge pages where there are any: from the reserved ones if enough are
 //! free, else the kernel is asked to find some. Fewer pages make for less work at every read.
 
-use super::pages::{available_memory, huge_bytes, reserved_huge_pages};
+use super::pages::{available_memory, huge_bytes, reserved_huge_pages, whole_huge_pages};
 use crate::files::descriptor_advice;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::{
@@ -261,7 +261,7 @@ fn allocate(
     let map = MmapOptions::new().len(size).map_raw(&fd)?;
     if len >= WORTH_HUGE_PAGES {
         // Some kernels have no huge pages; then there are small ones.
-        let _ = map.advise(Advice::HugePage);
+        let _ = map.advise_range(Advice::HugePage, 0, whole_huge_pages(len) as usize);
     }
     // Pages come now or never: a page that is missing later would be a SIGBUS.
     match map.advise(Advice::PopulateWrite) {

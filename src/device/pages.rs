@@ -8,6 +8,9 @@ use std::{
 
 /// Where control groups are.
 const GROUPS: &str = "/sys/fs/cgroup";
+/// Reserved huge pages waste at most one part in so many of a pool. With pages of 64 KiB, a huge page
+/// has 512 MiB.
+const WASTE_PARTS: u64 = 16;
 
 /// Bytes that can be had without pushing others out, or at least the size of the machine; never more
 /// than the control groups of this process have room for.
@@ -41,14 +44,22 @@ fn room_of(group: &Path) -> Option<u64> {
     Some(limit.saturating_sub(used.saturating_sub(cache)))
 }
 
-/// Rounding memory up to whole huge pages may waste one part in this many. Kernels with base pages of
-/// 64 KiB have huge pages of 512 MiB, so rounding up could double a pool.
-const WASTE_DIVISOR: u64 = 16;
-
-/// The size of a reserved huge page, if enough of them are free for so many bytes, and rounding up to
-/// whole pages wastes at most one part in [`WASTE_DIVISOR`].
+/// The size of a reserved huge page, if enough of them are free for so many bytes, and the last one
+/// wastes at most one part in [`WASTE_PARTS`] of them.
 pub(super) fn reserved_huge_pages(bytes: u64) -> Option<u64> {
-    MemInfo::read().huge_pages_for(bytes)
+    MemInfo::read().reserved_for(bytes)
+}
+
+/// The first of so many bytes, as many as fill whole transparent huge pages. The kernel may be asked
+/// to find huge pages for these: one beyond the end would be wasted.
+pub(super) fn whole_huge_pages(bytes: u64) -> u64 {
+    let size = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
+    let page_bytes = size.ok().and_then(|text| text.trim().parse().ok());
+    whole_pages(bytes, page_bytes.unwrap_or_default())
+}
+
+fn whole_pages(bytes: u64, page_bytes: u64) -> u64 {
+    bytes.checked_rem(page_bytes).map_or(0, |rest| bytes - rest)
 }
 
 /// Bytes of the mapping at this address that lie in huge pages.
@@ -74,12 +85,14 @@ impl MemInfo {
         Self::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
     }
 
-    fn huge_pages_for(&self, bytes: u64) -> Option<u64> {
-        let page_bytes = self.huge_page_bytes;
-        let pages = bytes.checked_div(page_bytes)? + u64::from(!bytes.is_multiple_of(page_bytes));
-        let waste = pages.checked_mul(page_bytes)? - bytes;
-        let fits = bytes > 0 && pages <= self.free_huge_pages && waste <= bytes / WASTE_DIVISOR;
-        fits.then_some(page_bytes)
+    /// The size of a reserved huge page, if they serve so many bytes well.
+    fn reserved_for(self, bytes: u64) -> Option<u64> {
+        let pages = bytes.checked_div(self.huge_page_bytes)?;
+        let rest = bytes - pages * self.huge_page_bytes;
+        let (pages, wasted) =
+            if rest == 0 { (pages, 0) } else { (pages + 1, self.huge_page_bytes - rest) };
+        let is_good = pages > 0 && pages <= self.free_huge_pages && wasted <= bytes / WASTE_PARTS;
+        is_good.then_some(self.huge_page_bytes)
     }
 
     fn parse(text: &str) -> Self {
@@ -127,6 +140,33 @@ mod tests {
     }
 
     #[test]
+    fn reserved_huge_pages_waste_at_most_a_sixteenth_of_a_pool() {
+        const MIB: u64 = 1 << 20;
+        let info = |page: u64, free_huge_pages| MemInfo {
+            huge_page_bytes: page * MIB,
+            free_huge_pages,
+            available_bytes: None,
+        };
+        assert_eq!(info(512, 100).reserved_for(513 * MIB), None, "511 of 513 MiB would be wasted");
+        assert_eq!(info(512, 100).reserved_for(1024 * MIB), Some(512 * MIB), "none is wasted");
+        assert_eq!(info(2, 100).reserved_for(17 * MIB), Some(2 * MIB), "1 of 17 MiB");
+        assert_eq!(info(2, 100).reserved_for(15 * MIB), None, "1 of 15 MiB");
+        assert_eq!(info(2, 8).reserved_for(17 * MIB), None, "one page is lacking");
+        assert_eq!(info(512, 100).reserved_for(2 * MIB), None, "smaller than a page");
+        assert_eq!(info(0, 0).reserved_for(MIB), None, "there are none");
+        assert_eq!(info(2, 1).reserved_for(0), None, "nothing is wanted");
+        assert_eq!(info(2, u64::MAX).reserved_for(u64::MAX), Some(2 * MIB), "no overflow");
+    }
+
+    #[test]
+    fn transparent_huge_pages_are_asked_for_within_the_memory_only() {
+        assert_eq!(whole_pages(5 << 20, 2 << 20), 4 << 20);
+        assert_eq!(whole_pages(513 << 20, 512 << 20), 512 << 20);
+        assert_eq!(whole_pages(3 << 20, 512 << 20), 0);
+        assert_eq!(whole_pages(3 << 20, 0), 0, "the kernel has none");
+    }
+
+    #[test]
     fn the_tightest_control_group_decides_and_its_file_cache_gives_way() {
         let root = tempfile::tempdir().unwrap();
         let inner = root.path().join("system.slice/synchromesh.service");
@@ -149,26 +189,6 @@ mod tests {
         say(&outer, "memory.current", "1800\n");
         assert_eq!(room(), Some(0));
         assert_eq!(room_of_groups(root.path(), "1:cpu:/\n"), None, "version 1");
-    }
-
-    #[test]
-    fn huge_pages_that_would_waste_more_than_a_sixteenth_are_not_used() {
-        let large =
-            MemInfo { free_huge_pages: 64, huge_page_bytes: 512 << 20, available_bytes: None };
-        let mib = 1u64 << 20;
-        assert_eq!(large.huge_pages_for(513 * mib), None, "nearly half would be wasted");
-        assert_eq!(large.huge_pages_for(600 * mib), None);
-        assert_eq!(large.huge_pages_for(512 * mib), Some(512 * mib));
-        assert_eq!(large.huge_pages_for(1000 * mib), Some(512 * mib), "24 of 1000 are wasted");
-        assert_eq!(large.huge_pages_for(8200 * mib), Some(512 * mib));
-        let small = MemInfo { huge_page_bytes: 2 * mib, ..large };
-        assert_eq!(small.huge_pages_for(5 * mib), None, "1 of 5 would be wasted");
-        assert_eq!(small.huge_pages_for(33 * mib), Some(2 * mib));
-        assert_eq!(small.huge_pages_for(129 * mib), None, "65 pages are not free");
-        for none in [0, 1, u64::MAX] {
-            assert_eq!(small.huge_pages_for(none), None);
-        }
-        assert_eq!(MemInfo::default().huge_pages_for(mib), None, "the kernel has none");
     }
 
     #[test]

@@ -323,7 +323,8 @@ fn cell_run(count: u32, cell: Cell) -> proto::CellRun {
         CellState::Resident => proto::SlotState::Resident,
         CellState::Lost => proto::SlotState::Lost,
     };
-    proto::CellRun { count, state: state.into(), tasks, pinned, ahead }
+    let task_words = if tasks == 0 { Vec::new() } else { vec![tasks] };
+    proto::CellRun { count, state: state.into(), task_words, pinned, ahead }
 }
 
 impl From<Transition> for proto::Transition {

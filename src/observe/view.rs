@@ -18,6 +18,7 @@ use tokio::time::timeout;
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The state as it is measured.
+#[derive(Clone)]
 pub(super) struct Snapshot {
     /// What the engine tells of each model; nothing if it does not answer.
     pub(super) models: Option<Vec<(Arc<Bundle>, ModelStatus)>>,

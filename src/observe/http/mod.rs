@@ -7,11 +7,14 @@ mod live;
 mod page;
 mod patience;
 mod picture;
+mod places;
+mod shared;
 
 use super::{
     Observed,
     log::log_counters,
     metrics::{Format, Seen},
+    view::Snapshot,
 };
 use axum::{
     Router,
@@ -21,17 +24,35 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use hyper::server::conn::http1;
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use patience::Patient;
-use std::{io, net, sync::Arc, thread, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+use places::Places;
+use shared::Shared;
+use std::{
+    io::{self, Write as _},
+    net,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::yield_now,
+    time::sleep,
+};
 
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 32;
+/// Connections at once. Each waits for a second at most where the engine does not answer.
+const CONNECTIONS: usize = 128;
+/// The answer to a new connection while all others have sent a request.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
+                      Content-Length: 34\r\n\r\nall connections are in use: later\n";
+/// Callers share a snapshot of the engine's state for so long, so that many of them cost the engine
+/// no more than one.
+const SHARED: Duration = Duration::from_secs(1);
 /// How long a request's head may take to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a peer may take nothing of what is sent to it.
@@ -43,14 +64,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 struct Served {
     observed: Observed,
-    /// Places for connections.
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
+    snapshot: Arc<Shared<Snapshot>>,
 }
 
 /// Serves for as long as the process lives.
 pub struct HttpServer {
-    /// Places for connections.
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl HttpServer {
@@ -59,8 +79,9 @@ impl HttpServer {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let served = Served { observed, places: places.clone() };
+        let places = Places::new(CONNECTIONS);
+        let snapshot = Arc::new(Shared::new(SHARED));
+        let served = Served { observed, places: places.clone(), snapshot };
         let work = move || {
             if let Err(error) = runtime.block_on(accept(listener, served)) {
                 tracing::error!(%error, "metrics are not served any more");
@@ -74,10 +95,7 @@ impl HttpServer {
     /// Serves nobody any more who comes from now on, and returns when all others have gone. Those
     /// who listen go when the hub tells them of the end.
     pub async fn stop(self) {
-        // Whoever wants a place later comes after this, and gets none.
-        if let Ok(places) = self.places.acquire_many(CONNECTIONS as u32).await {
-            places.forget();
-        }
+        self.places.close().await;
     }
 }
 
@@ -87,21 +105,11 @@ async fn accept(listener: net::TcpListener, served: Served) -> io::Result<()> {
     let routes = routes(served);
     loop {
         match listener.accept().await {
+            Ok(_) if places.is_closed() => return Ok(()),
             Ok((stream, _)) => {
-                let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-                let stream = Patient::new(stream, SEND_TIMEOUT);
-                let service = TowerToHyperService::new(routes.clone());
-                // Who asks again and again would have a place for ever, and others none.
-                let connection = http1::Builder::new()
-                    .keep_alive(false)
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::spawn(async move {
-                    // A peer that goes away or talks nonsense is no matter of ours.
-                    let _ = connection.await;
-                    drop(place);
-                });
+                serve(stream, &places, &routes);
+                // What has come on other connections is read first: they are not silent then.
+                yield_now().await;
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection for metrics was not accepted");
@@ -111,6 +119,35 @@ async fn accept(listener: net::TcpListener, served: Served) -> io::Result<()> {
     }
 }
 
+/// Serves a connection in a task of its own, or refuses it at once.
+fn serve(stream: TcpStream, places: &Arc<Places>, routes: &Router) {
+    let Some((place, ended)) = places.take() else {
+        // A new connection has room for so little, and nothing waits for its peer.
+        let _ = stream.into_std().and_then(|mut stream| stream.write_all(FULL));
+        return;
+    };
+    let place = Arc::new(place);
+    let (held, routes) = (place.clone(), TowerToHyperService::new(routes.clone()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        place.hears();
+        hyper::service::Service::call(&routes, request)
+    });
+    // Who asks again and again would have a place for ever, and others none.
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(Patient::new(stream, SEND_TIMEOUT)), service);
+    tokio::spawn(async move {
+        tokio::select! {
+            // A peer that goes away or talks nonsense is no matter of ours.
+            _ = connection => {}
+            _ = ended => {}
+        }
+        drop(held);
+    });
+}
+
 fn routes(served: Served) -> Router {
     let page = page::routes(served.observed.clone());
     let routes = Router::new().route("/metrics", get(metrics)).with_state(served).merge(page);
@@ -118,12 +155,11 @@ fn routes(served: Served) -> Router {
 }
 
 async fn metrics(State(served): State<Served>, headers: HeaderMap) -> impl IntoResponse {
-    let Served { observed: Observed { hub, view }, places } = served;
+    let Served { observed: Observed { hub, view }, places, snapshot } = served;
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let format = Format::accepted(accept.unwrap_or_default());
-    let snapshot = view.snapshot().await;
-    let connections = CONNECTIONS - places.available_permits();
-    let seen = Seen { watchers: hub.watchers(), connections, log: log_counters() };
+    let snapshot = snapshot.get(view.snapshot()).await;
+    let seen = Seen { watchers: hub.watchers(), connections: places.taken(), log: log_counters() };
     let text = hub.metrics().render(snapshot, seen, format);
     ([(header::CONTENT_TYPE, format.content_type())], text)
 }

@@ -36,7 +36,7 @@ impl From<proto::Picture> for PagePicture {
         let proto::Picture { tasks, cells, slots_per_cell, transitions } = picture;
         let (mut looks, mut places) = (Vec::new(), HashMap::new());
         let mut run = |cell: &proto::CellRun| {
-            let key = (cell.state, cell.tasks, cell.pinned, cell.ahead);
+            let key = (cell.state, cell.task_words.clone(), cell.pinned, cell.ahead);
             let look = *places.entry(key).or_insert_with(|| {
                 looks.push(Look::of(cell));
                 looks.len() - 1
@@ -58,8 +58,16 @@ impl Look {
             SlotState::Resident => "resident",
             SlotState::Lost => "lost",
         };
-        Self(state, format!("{:x}", cell.tasks), cell.pinned.into(), cell.ahead.into())
+        Self(state, hexadecimal(&cell.task_words), cell.pinned.into(), cell.ahead.into())
     }
+}
+
+/// A number whose words are given, the lowest first.
+fn hexadecimal(words: &[u64]) -> String {
+    let last = words.iter().rposition(|word| *word != 0).unwrap_or(0);
+    let highest = format!("{:x}", words.get(last).unwrap_or(&0));
+    let below = words.iter().take(last).rev().map(|word| format!("{word:016x}"));
+    std::iter::once(highest).chain(below).collect()
 }
 
 #[cfg(test)]
@@ -68,10 +76,19 @@ mod tests {
     use proto::CellRun;
 
     #[test]
+    fn more_tasks_than_a_word_has_bits_are_written_in_one_number() {
+        assert_eq!(hexadecimal(&[]), "0");
+        assert_eq!(hexadecimal(&[0, 0]), "0");
+        assert_eq!(hexadecimal(&[10, 0]), "a");
+        assert_eq!(hexadecimal(&[0, 1 << 4, 0]), "100000000000000000");
+    }
+
+    #[test]
     fn cells_share_looks_and_the_sixty_fourth_task_is_told_right() {
-        let last = CellRun { count: 3, state: 4, tasks: 1 << 63 | 1, pinned: true, ahead: false };
+        let task_words = vec![1 << 63 | 1];
+        let last = CellRun { count: 3, state: 4, task_words, pinned: true, ahead: false };
         let free = CellRun { count: 2, state: 1, ..CellRun::default() };
-        let cells = vec![last, free, CellRun { count: 5, ..last }];
+        let cells = vec![last.clone(), free, CellRun { count: 5, ..last }];
         let picture = proto::Picture { cells, slots_per_cell: 1, ..proto::Picture::default() };
         let told = serde_json::to_value(PagePicture::from(picture)).unwrap();
         let looks =

@@ -49,10 +49,7 @@ impl<'a> Canvas<'a> {
 
     /// Draws a line of text.
     pub(super) fn line(&mut self, row: usize, line: Line) {
-        if row < self.height() {
-            let (x, y) = (self.area.x, self.area.y + row as u16);
-            self.buffer.set_line(x, y, &line, self.area.width);
-        }
+        self.at(0, row, line);
     }
 
     /// Draws a line of text in one style.
@@ -89,7 +86,11 @@ impl<'a> Canvas<'a> {
     }
 
     /// Draws a line of text that begins further right.
-    pub(super) fn at(&mut self, column: usize, row: usize, line: Line) {
+    pub(super) fn at(&mut self, column: usize, row: usize, mut line: Line) {
+        // The blank before a text would take the only column.
+        if let (1, Some(first)) = (self.area.width, line.spans.first_mut()) {
+            first.content = first.content.trim_start().to_owned().into();
+        }
         if column < self.width() && row < self.height() {
             let (x, y) = (self.area.x + column as u16, self.area.y + row as u16);
             self.buffer.set_line(x, y, &line, self.area.width - column as u16);

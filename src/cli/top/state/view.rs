@@ -267,18 +267,22 @@ fn slots_by_state(model: &proto::ModelStatus) -> [u64; 7] {
 }
 
 fn cells(picture: &proto::Picture, filter: &str) -> Vec<Cells> {
-    let of_task = |(at, task): (usize, &String)| {
-        let bit = u32::try_from(at).ok().and_then(|at| 1u64.checked_shl(at));
-        if task.contains(filter) { bit.unwrap_or_default() } else { 0 }
-    };
-    let wanted = picture.tasks.iter().enumerate().map(of_task).fold(0, |all, bit| all | bit);
+    let tasks = picture.tasks.iter().enumerate();
+    let wanted: Vec<_> =
+        tasks.filter(|(_, task)| task.contains(filter)).map(|(at, _)| at).collect();
+    let is_wanted = |run: &proto::CellRun| wanted.iter().any(|&task| needs(run, task));
     let cells = picture.cells.iter().map(|run| Cells {
         count: run.count,
         slot: Slot::of(run),
         // Without a task of that name, the filter is about sessions.
-        faint: !filter.is_empty() && wanted != 0 && run.tasks & wanted == 0,
+        faint: !filter.is_empty() && !wanted.is_empty() && !is_wanted(run),
     });
     cells.collect()
+}
+
+/// Whether the task at this place of the list needs the blocks.
+fn needs(run: &proto::CellRun, task: usize) -> bool {
+    run.task_words.get(task / 64).is_some_and(|word| word >> (task % 64) & 1 == 1)
 }
 
 fn likely(model: &proto::ModelStatus, filter: &str) -> Vec<Likely> {

@@ -168,6 +168,29 @@ fn strings_of_the_daemon_carry_nothing_to_the_terminal() {
     assert!(!drawn.contains(bad), "{drawn:?}");
 }
 
+/// The drawing must show at least one sign, however small the terminal is.
+fn shows_something(state: &State, ui: &Ui, size: (u16, u16)) -> bool {
+    let buffer = frame(state, ui, COLORFUL, size);
+    buffer.content.iter().any(|cell| cell.symbol() != " ")
+}
+
+#[test]
+fn every_small_terminal_shows_something() {
+    let mut away = watched();
+    away.take(News::Away("the daemon stopped".into()), NOW);
+    let states = [watched(), away, State::default()];
+    let sizes = (1..=24).flat_map(|width| (1..=10).map(move |height| (width, height)));
+    for size in sizes {
+        for (case, state) in states.iter().enumerate() {
+            for flags in 0..8 {
+                let (editing, help, paused) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+                let ui = Ui { editing, help, paused, ..ui() };
+                assert!(shows_something(state, &ui, size), "{size:?}, state {case}, {flags:03b}");
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_overflows_at_any_size(

@@ -39,7 +39,7 @@ pub(super) fn run(
     pinned: bool,
     ahead: bool,
 ) -> proto::CellRun {
-    proto::CellRun { count, state: state.into(), tasks, pinned, ahead }
+    proto::CellRun { count, state: state.into(), task_words: vec![tasks], pinned, ahead }
 }
 
 fn picture() -> proto::Picture {
