@@ -124,8 +124,8 @@ async fn serve(spec: ModelSpec, path: PathBuf, clock: Arc<Monotonic>, ready: mps
         lease_patience: HANG,
         prefetch: PrefetchConfig::OFF,
     };
-    let limits = admission::Limits { all: 4, per_user: 4, per_process: 4 };
-    let admission = Admission::new("attach", Role::Attach, Peers::default(), limits);
+    let places = admission::Limits { all: 4, per_user: 4, per_process: 4 };
+    let admission = Admission::new("attach", Role::Attach, Peers::default(), places);
     let attach = Attach::on(listen_at(&path).unwrap(), admission).unwrap();
     tokio::spawn(attach.serve(engine.clone()));
     let state = Engine::new(models, limits, clock.clone());

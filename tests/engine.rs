@@ -192,7 +192,9 @@ fn s8_during_a_stall_one_switch_in_each_interval_may_read_and_all_others_fail_at
 #[test]
 fn doorbells_ring_after_the_caller_has_its_answer() {
     let mut rig = rig(8, &[0..4, 4..8]);
-    ["city", "highway"].into_iter().for_each(|task| drop(rig.switched("", task)));
+    for task in ["city", "highway"] {
+        rig.switched("", task);
+    }
     let client = attach(&mut rig, "");
     let (reply, answer) = oneshot::channel();
     let command = rig.command("", "city");

@@ -90,8 +90,8 @@ fn sessions_tasks_and_generations_go_on_after_a_stop_and_after_a_kill() {
     switch_to(&daemon, "rear", "city");
     switch_to(&daemon, "", "highway");
     let mut latest = switch_to(&daemon, "rear", "parking");
-    let restarts: [(fn(Daemon) -> Daemon, &str); 2] =
-        [(Daemon::restart, "city"), (crash, "highway")];
+    type Restart = fn(Daemon) -> Daemon;
+    let restarts: [(Restart, &str); 2] = [(Daemon::restart, "city"), (crash, "highway")];
     for (restart, task) in restarts {
         wait_for_stored(&daemon, "default", "highway");
         wait_for_stored(&daemon, "rear", "parking");

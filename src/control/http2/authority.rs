@@ -157,7 +157,7 @@ impl Authorities {
     fn take_block(&mut self, block: Block) -> io::Result<()> {
         let fields = decode(&mut self.decoder, &block.fragments);
         if self.mode == Mode::Undecided {
-            if !fields.as_ref().is_ok_and(|fields| has_rejected_authority(fields)) {
+            if !fields.as_ref().is_ok_and(has_rejected_authority) {
                 self.mode = Mode::Unchanged;
                 self.out.extend_from_slice(&block.raw);
                 return Ok(());

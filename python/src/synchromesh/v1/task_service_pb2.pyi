@@ -8,6 +8,12 @@ DAEMON_STATE_DRAINING: DaemonState
 DAEMON_STATE_SERVING: DaemonState
 DAEMON_STATE_UNSPECIFIED: DaemonState
 DESCRIPTOR: _descriptor.FileDescriptor
+SESSION_END_CALL: SessionEnd
+SESSION_END_EXPIRED: SessionEnd
+SESSION_END_OWNER: SessionEnd
+SESSION_END_UNSPECIFIED: SessionEnd
+SESSION_OWNER_ATTACHMENT: SessionOwner
+SESSION_OWNER_UNSPECIFIED: SessionOwner
 SLOT_STATE_FILLING: SlotState
 SLOT_STATE_FREE: SlotState
 SLOT_STATE_LOST: SlotState
@@ -38,18 +44,26 @@ class BlockQuarantined(_message.Message):
     def __init__(self, block: _Optional[int] = ...) -> None: ...
 
 class CellRun(_message.Message):
-    __slots__ = ["ahead", "count", "pinned", "state", "tasks"]
+    __slots__ = ["ahead", "count", "pinned", "state", "task_words"]
     AHEAD_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
-    TASKS_FIELD_NUMBER: _ClassVar[int]
+    TASK_WORDS_FIELD_NUMBER: _ClassVar[int]
     ahead: bool
     count: int
     pinned: bool
     state: SlotState
-    tasks: int
-    def __init__(self, count: _Optional[int] = ..., state: _Optional[_Union[SlotState, str]] = ..., tasks: _Optional[int] = ..., pinned: bool = ..., ahead: bool = ...) -> None: ...
+    task_words: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, count: _Optional[int] = ..., state: _Optional[_Union[SlotState, str]] = ..., pinned: bool = ..., ahead: bool = ..., task_words: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Client(_message.Message):
+    __slots__ = ["pid", "uid"]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    uid: int
+    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ...) -> None: ...
 
 class ClientAttached(_message.Message):
     __slots__ = ["pid", "uid"]
@@ -76,8 +90,10 @@ class CloseSessionRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
 
 class CloseSessionResponse(_message.Message):
-    __slots__ = []
-    def __init__(self) -> None: ...
+    __slots__ = ["instance"]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    def __init__(self, instance: _Optional[str] = ...) -> None: ...
 
 class ConfigReloaded(_message.Message):
     __slots__ = ["error"]
@@ -96,7 +112,7 @@ class DaemonChanged(_message.Message):
     def __init__(self, state: _Optional[_Union[DaemonState, str]] = ..., version: _Optional[str] = ..., remark: _Optional[str] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ["block_quarantined", "client_attached", "client_detached", "config_reloaded", "daemon_changed", "given_up", "lease_revoked", "lost", "model", "prepared", "sequence", "session", "session_closed", "session_opened", "storage_stalled", "switch_failed", "switched", "time_us"]
+    __slots__ = ["block_quarantined", "client_attached", "client_detached", "config_reloaded", "daemon_changed", "given_up", "lease_revoked", "lost", "model", "prepared", "sequence", "session", "session_closed", "session_opened", "storage_recovered", "storage_stalled", "switch_failed", "switched", "time_us"]
     BLOCK_QUARANTINED_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ATTACHED_FIELD_NUMBER: _ClassVar[int]
     CLIENT_DETACHED_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +127,7 @@ class Event(_message.Message):
     SESSION_CLOSED_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_OPENED_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_RECOVERED_FIELD_NUMBER: _ClassVar[int]
     STORAGE_STALLED_FIELD_NUMBER: _ClassVar[int]
     SWITCHED_FIELD_NUMBER: _ClassVar[int]
     SWITCH_FAILED_FIELD_NUMBER: _ClassVar[int]
@@ -129,11 +146,12 @@ class Event(_message.Message):
     session: str
     session_closed: SessionClosed
     session_opened: SessionOpened
+    storage_recovered: StorageRecovered
     storage_stalled: StorageStalled
     switch_failed: SwitchFailed
     switched: TaskSwitched
     time_us: int
-    def __init__(self, sequence: _Optional[int] = ..., time_us: _Optional[int] = ..., model: _Optional[str] = ..., session: _Optional[str] = ..., lost: _Optional[_Union[EventsLost, _Mapping]] = ..., switched: _Optional[_Union[TaskSwitched, _Mapping]] = ..., switch_failed: _Optional[_Union[SwitchFailed, _Mapping]] = ..., given_up: _Optional[_Union[TaskGivenUp, _Mapping]] = ..., prepared: _Optional[_Union[TaskPrepared, _Mapping]] = ..., session_opened: _Optional[_Union[SessionOpened, _Mapping]] = ..., session_closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., client_attached: _Optional[_Union[ClientAttached, _Mapping]] = ..., client_detached: _Optional[_Union[ClientDetached, _Mapping]] = ..., lease_revoked: _Optional[_Union[LeaseRevoked, _Mapping]] = ..., block_quarantined: _Optional[_Union[BlockQuarantined, _Mapping]] = ..., storage_stalled: _Optional[_Union[StorageStalled, _Mapping]] = ..., daemon_changed: _Optional[_Union[DaemonChanged, _Mapping]] = ..., config_reloaded: _Optional[_Union[ConfigReloaded, _Mapping]] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., time_us: _Optional[int] = ..., model: _Optional[str] = ..., session: _Optional[str] = ..., lost: _Optional[_Union[EventsLost, _Mapping]] = ..., switched: _Optional[_Union[TaskSwitched, _Mapping]] = ..., switch_failed: _Optional[_Union[SwitchFailed, _Mapping]] = ..., given_up: _Optional[_Union[TaskGivenUp, _Mapping]] = ..., prepared: _Optional[_Union[TaskPrepared, _Mapping]] = ..., session_opened: _Optional[_Union[SessionOpened, _Mapping]] = ..., session_closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., client_attached: _Optional[_Union[ClientAttached, _Mapping]] = ..., client_detached: _Optional[_Union[ClientDetached, _Mapping]] = ..., lease_revoked: _Optional[_Union[LeaseRevoked, _Mapping]] = ..., block_quarantined: _Optional[_Union[BlockQuarantined, _Mapping]] = ..., storage_stalled: _Optional[_Union[StorageStalled, _Mapping]] = ..., daemon_changed: _Optional[_Union[DaemonChanged, _Mapping]] = ..., config_reloaded: _Optional[_Union[ConfigReloaded, _Mapping]] = ..., storage_recovered: _Optional[_Union[StorageRecovered, _Mapping]] = ...) -> None: ...
 
 class EventPosition(_message.Message):
     __slots__ = ["instance", "sequence"]
@@ -168,16 +186,18 @@ class GetStatusRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., picture: bool = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ["models", "state", "uptime_ms", "version"]
+    __slots__ = ["instance", "models", "state", "uptime_ms", "version"]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_MS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    instance: str
     models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
     state: DaemonState
     uptime_ms: int
     version: str
-    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., uptime_ms: _Optional[int] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[DaemonState, str]] = ..., uptime_ms: _Optional[int] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class HintTasksRequest(_message.Message):
     __slots__ = ["hints", "model", "session"]
@@ -190,12 +210,14 @@ class HintTasksRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., hints: _Optional[_Iterable[_Union[TaskHint, _Mapping]]] = ...) -> None: ...
 
 class HintTasksResponse(_message.Message):
-    __slots__ = ["accepted", "ignored"]
+    __slots__ = ["accepted", "ignored", "instance"]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     IGNORED_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     accepted: int
     ignored: int
-    def __init__(self, accepted: _Optional[int] = ..., ignored: _Optional[int] = ...) -> None: ...
+    instance: str
+    def __init__(self, accepted: _Optional[int] = ..., ignored: _Optional[int] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class Lease(_message.Message):
     __slots__ = ["generation", "kept", "pid", "revoked", "superseded_ms", "task", "uid"]
@@ -242,10 +264,12 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListModelsResponse(_message.Message):
-    __slots__ = ["models"]
+    __slots__ = ["instance", "models"]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    instance: str
     models: _containers.RepeatedCompositeFieldContainer[Model]
-    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ["base_bytes", "block_cols", "block_rows", "bundle_id", "dtype", "name", "tasks", "total"]
@@ -296,18 +320,24 @@ class ModelStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., pool: _Optional[_Union[PoolStatus, _Mapping]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., quarantined_blocks: _Optional[int] = ..., direct_io: bool = ..., blocks_read_again: _Optional[int] = ..., blocks_mismatched: _Optional[int] = ..., request_bytes: _Optional[int] = ..., storage: _Optional[_Union[StorageStatus, _Mapping]] = ..., prefetch: _Optional[_Union[PrefetchStatus, _Mapping]] = ..., picture: _Optional[_Union[Picture, _Mapping]] = ...) -> None: ...
 
 class OpenSessionRequest(_message.Message):
-    __slots__ = ["model", "session"]
+    __slots__ = ["model", "owner", "session", "ttl_ms"]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
     model: str
+    owner: SessionOwner
     session: str
-    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
+    ttl_ms: int
+    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., owner: _Optional[_Union[SessionOwner, str]] = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
-    __slots__ = ["session"]
+    __slots__ = ["instance", "session"]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    instance: str
     session: SessionStatus
-    def __init__(self, session: _Optional[_Union[SessionStatus, _Mapping]] = ...) -> None: ...
+    def __init__(self, session: _Optional[_Union[SessionStatus, _Mapping]] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class Picture(_message.Message):
     __slots__ = ["cells", "slots_per_cell", "tasks", "transitions"]
@@ -384,25 +414,29 @@ class PrepareTaskRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., task: _Optional[str] = ..., hold_ms: _Optional[int] = ...) -> None: ...
 
 class PrepareTaskResponse(_message.Message):
-    __slots__ = ["needed", "reused", "total_us"]
+    __slots__ = ["instance", "needed", "reused", "total_us"]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     NEEDED_FIELD_NUMBER: _ClassVar[int]
     REUSED_FIELD_NUMBER: _ClassVar[int]
     TOTAL_US_FIELD_NUMBER: _ClassVar[int]
+    instance: str
     needed: Amount
     reused: Amount
     total_us: int
-    def __init__(self, needed: _Optional[_Union[Amount, _Mapping]] = ..., reused: _Optional[_Union[Amount, _Mapping]] = ..., total_us: _Optional[int] = ...) -> None: ...
+    def __init__(self, needed: _Optional[_Union[Amount, _Mapping]] = ..., reused: _Optional[_Union[Amount, _Mapping]] = ..., total_us: _Optional[int] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class SessionClosed(_message.Message):
-    __slots__ = []
-    def __init__(self) -> None: ...
+    __slots__ = ["end"]
+    END_FIELD_NUMBER: _ClassVar[int]
+    end: SessionEnd
+    def __init__(self, end: _Optional[_Union[SessionEnd, str]] = ...) -> None: ...
 
 class SessionOpened(_message.Message):
     __slots__ = []
     def __init__(self) -> None: ...
 
 class SessionStatus(_message.Message):
-    __slots__ = ["clients", "confidence", "draining_generations", "generation", "leases", "likely", "model", "pending_task", "session", "task"]
+    __slots__ = ["clients", "confidence", "draining_generations", "generation", "leases", "likely", "model", "owned_by", "owner", "pending_task", "remaining_ms", "session", "task"]
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     DRAINING_GENERATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -410,7 +444,10 @@ class SessionStatus(_message.Message):
     LEASES_FIELD_NUMBER: _ClassVar[int]
     LIKELY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    OWNED_BY_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     PENDING_TASK_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_MS_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     clients: int
@@ -420,10 +457,19 @@ class SessionStatus(_message.Message):
     leases: _containers.RepeatedCompositeFieldContainer[Lease]
     likely: _containers.RepeatedCompositeFieldContainer[LikelyTask]
     model: str
+    owned_by: SessionOwner
+    owner: Client
     pending_task: str
+    remaining_ms: int
     session: str
     task: str
-    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., task: _Optional[str] = ..., generation: _Optional[int] = ..., pending_task: _Optional[str] = ..., clients: _Optional[int] = ..., draining_generations: _Optional[int] = ..., likely: _Optional[_Iterable[_Union[LikelyTask, _Mapping]]] = ..., confidence: _Optional[float] = ..., leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., task: _Optional[str] = ..., generation: _Optional[int] = ..., pending_task: _Optional[str] = ..., clients: _Optional[int] = ..., draining_generations: _Optional[int] = ..., likely: _Optional[_Iterable[_Union[LikelyTask, _Mapping]]] = ..., confidence: _Optional[float] = ..., leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., remaining_ms: _Optional[int] = ..., owner: _Optional[_Union[Client, _Mapping]] = ..., owned_by: _Optional[_Union[SessionOwner, str]] = ...) -> None: ...
+
+class StorageRecovered(_message.Message):
+    __slots__ = ["stalled_ms"]
+    STALLED_MS_FIELD_NUMBER: _ClassVar[int]
+    stalled_ms: int
+    def __init__(self, stalled_ms: _Optional[int] = ...) -> None: ...
 
 class StorageStalled(_message.Message):
     __slots__ = ["switches"]
@@ -483,10 +529,11 @@ class SwitchTaskRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., task: _Optional[str] = ..., request_id: _Optional[str] = ..., expected_generation: _Optional[int] = ..., mode: _Optional[_Union[SwitchMode, str]] = ...) -> None: ...
 
 class SwitchTaskResponse(_message.Message):
-    __slots__ = ["evicted", "foresight", "generation", "in_place", "needed", "outcome", "prefetched", "read", "reused", "timing"]
+    __slots__ = ["evicted", "foresight", "generation", "in_place", "instance", "needed", "outcome", "prefetched", "read", "reused", "timing"]
     EVICTED_FIELD_NUMBER: _ClassVar[int]
     FORESIGHT_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     IN_PLACE_FIELD_NUMBER: _ClassVar[int]
     NEEDED_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -498,13 +545,14 @@ class SwitchTaskResponse(_message.Message):
     foresight: Foresight
     generation: int
     in_place: bool
+    instance: str
     needed: Amount
     outcome: SwitchOutcome
     prefetched: Amount
     read: Amount
     reused: Amount
     timing: SwitchTiming
-    def __init__(self, generation: _Optional[int] = ..., outcome: _Optional[_Union[SwitchOutcome, str]] = ..., needed: _Optional[_Union[Amount, _Mapping]] = ..., reused: _Optional[_Union[Amount, _Mapping]] = ..., prefetched: _Optional[_Union[Amount, _Mapping]] = ..., read: _Optional[_Union[Amount, _Mapping]] = ..., evicted: _Optional[_Union[Amount, _Mapping]] = ..., timing: _Optional[_Union[SwitchTiming, _Mapping]] = ..., foresight: _Optional[_Union[Foresight, _Mapping]] = ..., in_place: bool = ...) -> None: ...
+    def __init__(self, generation: _Optional[int] = ..., outcome: _Optional[_Union[SwitchOutcome, str]] = ..., needed: _Optional[_Union[Amount, _Mapping]] = ..., reused: _Optional[_Union[Amount, _Mapping]] = ..., prefetched: _Optional[_Union[Amount, _Mapping]] = ..., read: _Optional[_Union[Amount, _Mapping]] = ..., evicted: _Optional[_Union[Amount, _Mapping]] = ..., timing: _Optional[_Union[SwitchTiming, _Mapping]] = ..., foresight: _Optional[_Union[Foresight, _Mapping]] = ..., in_place: bool = ..., instance: _Optional[str] = ...) -> None: ...
 
 class SwitchTiming(_message.Message):
     __slots__ = ["plan_us", "publish_us", "queue_us", "read_us", "total_us", "verify_us"]
@@ -608,8 +656,14 @@ class SwitchMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 class SwitchOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
 
+class SessionOwner(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
 class DaemonState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
 
 class SlotState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class SessionEnd(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []

@@ -96,7 +96,8 @@ class TaskServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CloseSession(self, request, context):
-        """Closes a session; its blocks stay as cache. The default session stays.
+        """Closes a session that no client is attached to; its blocks stay as cache. The
+        default session stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
