@@ -25,3 +25,8 @@ pub mod units;
 pub mod wire;
 
 const _: () = assert!(usize::BITS == 64, "pools and bundles are larger than 32 bits can address");
+
+/// Compiles the Rust program of the page.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/control-plane.md")]
+struct ControlPlaneGuide;

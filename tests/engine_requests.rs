@@ -315,7 +315,8 @@ fn sessions_and_clients_are_bounded_and_places_come_back() {
     (1..64).for_each(|place| rig.open(&format!("s{place}")));
     let open = |rig: &mut Rig| {
         let (target, lifetime) = (target("more"), Lifetime::default());
-        now(rig.ask(|reply| Command::OpenSession { target, lifetime, reply })).map(drop)
+        now(rig.ask(|reply| Command::OpenSession { target, lifetime, opener: None, reply }))
+            .map(drop)
     };
     assert_eq!(open(&mut rig), Err(EngineError::TooManySessions(64)));
     rig.close("s7").unwrap();

@@ -22,7 +22,7 @@ use std::{ops::Range, time::Duration};
 use synchromesh::{
     client::{Attachment, BlockingControl},
     device::Notice,
-    engine::{Command, EngineError, EventKind, HintCommand, Lifetime, SessionEnd},
+    engine::{Command, EngineError, EventKind, HintCommand, Lifetime, Peer, SessionEnd},
     proto,
     units::TaskIndex,
 };
@@ -176,10 +176,33 @@ fn a_session_cannot_be_named_dot_or_dot_dot() {
     let mut rig = rig(4, &TASKS[..1]);
     for name in [".", ".."] {
         let (target, lifetime) = (target(name), Lifetime::default());
-        let opened = now(rig.ask(|reply| Command::OpenSession { target, lifetime, reply }));
+        let opened =
+            now(rig.ask(|reply| Command::OpenSession { target, lifetime, opener: None, reply }));
         assert!(matches!(opened, Err(EngineError::BadName { .. })), "{name}");
     }
     rig.open("...");
+}
+
+#[test]
+fn a_process_and_a_user_open_their_share_of_the_sessions_and_root_any_number() {
+    let mut rig = rig(4, &TASKS[..1]);
+    let mut count = 0;
+    let mut open = |pid, uid| {
+        count += 1;
+        let (target, lifetime) = (target(&format!("s{count}")), Lifetime::default());
+        let opener = Some(Peer { pid, uid });
+        now(rig.ask(|reply| Command::OpenSession { target, lifetime, opener, reply })).map(drop)
+    };
+    for pid in [7, 8] {
+        assert!((0..16).all(|_| open(pid, 4711).is_ok()), "process {pid}");
+        let refused = open(pid, 4711).unwrap_err();
+        assert!(matches!(refused, EngineError::TooManySessionsOf { .. }), "{refused}");
+    }
+    let refused = open(9, 4711).unwrap_err();
+    assert_eq!(refused, EngineError::TooManySessionsOf { whom: "user", limit: 32 });
+    assert!(open(9, 4712).is_ok(), "another user");
+    assert!((0..30).all(|_| open(1, 0).is_ok()), "root, up to all places");
+    assert_eq!(open(1, 0).unwrap_err(), EngineError::TooManySessions(64));
 }
 
 /// Sessions and pinned slots of the only model.

@@ -11,5 +11,6 @@ mod server;
 mod service;
 mod shape;
 mod trace_context;
+mod turns;
 
 pub use server::{Server, ServerError, listen_at};

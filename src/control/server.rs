@@ -7,6 +7,7 @@ use super::{
     incoming,
     service::{MAX_WATCHERS, Service},
     shape::CheckShape,
+    turns::Turns,
 };
 use crate::{
     admission::{Admission, Limit, Limits, credentials},
@@ -100,7 +101,8 @@ impl Server {
         reflection: bool,
     ) -> Result<Self, ServerError> {
         let watchers = Limit::new(Limits::shared(MAX_WATCHERS));
-        let service = Service { engine, clock, observed: observed.clone(), watchers };
+        let turns = Turns::default();
+        let service = Service { engine, clock, observed: observed.clone(), watchers, turns };
         // The limit holds for decompressed requests.
         let service = TaskServiceServer::new(service)
             .max_decoding_message_size(MAX_REQUEST_BYTES)

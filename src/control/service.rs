@@ -1,12 +1,12 @@
 //! The calls of `TaskService`: arguments checked, commands sent, answers awaited. How the engine's
 //! types are told in the protocol's words is `observe`'s matter.
 
-use super::{access::Caller, trace_context::trace_context};
+use super::{access::Caller, trace_context::trace_context, turns::Turns};
 use crate::{
     admission::{Full, Limit},
     bundle::MAX_NAME_LEN,
     engine::{
-        Clock, Command, EngineError, Handle, HintCommand, Lifetime, PrepareCommand, Reply,
+        Clock, Command, EngineError, Handle, HintCommand, Lifetime, Peer, PrepareCommand, Reply,
         SwitchCommand, Target,
     },
     observe::{Batch, Observed, reason, refusal, status},
@@ -37,6 +37,8 @@ pub(super) struct Service {
     pub(super) observed: Observed,
     /// Places for calls that watch events.
     pub(super) watchers: Limit,
+    /// Bounds the calls that read state.
+    pub(super) turns: Turns,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -123,10 +125,11 @@ impl TaskService for Service {
         request: Request<proto::OpenSessionRequest>,
     ) -> Answer<proto::OpenSessionResponse> {
         let deadline = self.deadline(&request);
+        let opener = peer(&request);
         let proto::OpenSessionRequest { model, session, ttl_ms, owner } = request.into_inner();
         let lifetime = lifetime(ttl_ms, owner)?;
         let target = Target { model, session };
-        let open = |reply| Command::OpenSession { target, lifetime, reply };
+        let open = |reply| Command::OpenSession { target, lifetime, opener, reply };
         let session = Some(self.ask(deadline, open).await?.into());
         let instance = self.instance();
         Ok(Response::new(proto::OpenSessionResponse { session, instance }))
@@ -148,7 +151,12 @@ impl TaskService for Service {
         request: Request<proto::ListModelsRequest>,
     ) -> Answer<proto::ListModelsResponse> {
         let deadline = self.deadline(&request);
-        let models = self.within(deadline, self.observed.view.models()).await?;
+        let turn = self.turns.wait(peer(&request).map(|peer| peer.uid));
+        let models = async {
+            let _turn = turn.await;
+            self.observed.view.models().await
+        };
+        let models = self.within(deadline, models).await?;
         let instance = self.instance();
         Ok(Response::new(proto::ListModelsResponse { models, instance }))
     }
@@ -158,8 +166,13 @@ impl TaskService for Service {
         request: Request<proto::GetStatusRequest>,
     ) -> Answer<proto::GetStatusResponse> {
         let deadline = self.deadline(&request);
+        let turn = self.turns.wait(peer(&request).map(|peer| peer.uid));
         let proto::GetStatusRequest { model, picture } = request.into_inner();
-        let told = self.within(deadline, self.observed.view.status(model, picture)).await?;
+        let told = async {
+            let _turn = turn.await;
+            self.observed.view.status(model, picture).await
+        };
+        let told = self.within(deadline, told).await?;
         let instance = self.instance();
         Ok(Response::new(proto::GetStatusResponse { instance, ..told }))
     }
@@ -240,6 +253,12 @@ impl Service {
             }
         }
     }
+}
+
+/// The process that calls, where the kernel says so. Process 0 stands for one of another namespace.
+fn peer<T>(request: &Request<T>) -> Option<Peer> {
+    let caller = request.extensions().get::<Arc<Caller>>()?.credentials()?;
+    Some(Peer { pid: caller.pid.unwrap_or_default(), uid: caller.uid })
 }
 
 /// Whether a switch that failed so was refused before it was one. Then the engine has no event of

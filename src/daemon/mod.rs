@@ -61,6 +61,9 @@ pub use sessions::SessionKeeper;
 pub use socket::SocketError;
 pub use state::Keeper;
 
+/// Polls of tasks after which sockets are looked at again. By default these are 61, of which each may
+/// take in the frames of a busy connection: another client's call would wait for milliseconds.
+const POLLS: u32 = 8;
 /// How long connections may take to end once switches are done.
 const HANG_UP: Duration = Duration::from_millis(500);
 /// How long writing what was learnt may take at the end.
@@ -135,7 +138,8 @@ pub fn serve(config: Config, reread: Reread, log: &LogGuard) -> Result<(), Daemo
     // they are bound.
     umask(Mode::RWXG | Mode::RWXO);
     let notifier = Arc::new(Notifier::from_env());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().event_interval(POLLS).build()?;
     let signals = {
         let _inside = runtime.enter();
         Signals { hangups: signal(SignalKind::hangup())?, stop: StopSignal::new()? }

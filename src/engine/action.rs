@@ -60,6 +60,8 @@ pub enum Command {
         target: Target,
         /// How long it is to stay open.
         lifetime: Lifetime,
+        /// The process that opens it, where the kernel says so.
+        opener: Option<Peer>,
         /// Gets the session as it starts.
         reply: Reply<SessionStatus>,
     },

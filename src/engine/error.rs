@@ -51,6 +51,14 @@ pub enum EngineError {
     /// All places for sessions are taken.
     #[error("all {0} sessions of the model are open: close one first")]
     TooManySessions(usize),
+    /// A user or a process has opened as many sessions as it may.
+    #[error("the {whom} has opened {limit} sessions of the model, its share: close one first")]
+    TooManySessionsOf {
+        /// The user or the process.
+        whom: &'static str,
+        /// Most sessions that it may have opened.
+        limit: usize,
+    },
     /// The session cannot be closed.
     #[error("the default session cannot be closed")]
     DefaultSession,

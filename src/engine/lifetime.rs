@@ -10,7 +10,10 @@ use super::{
     outlook::Outlook,
     session::Session,
 };
-use crate::device::{MAX_SESSIONS, SessionEntry};
+use crate::{
+    admission::{Limits, is_privileged},
+    device::{MAX_SESSIONS, SessionEntry},
+};
 use std::time::Duration;
 
 /// An owned session without a time to live closes when no client attaches for this long.
@@ -42,6 +45,8 @@ pub(super) struct Life {
     pub(super) lifetime: Lifetime,
     /// The client that owns the session, once it is attached.
     pub(super) owner: Option<(MemberId, Peer)>,
+    /// The process that opened the session in this run of the daemon.
+    opener: Option<Peer>,
     /// When the time to live began to run.
     pub(super) renewed: Duration,
     /// The session is closed, but clients are still attached to its place in the table, and may
@@ -51,7 +56,7 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn new(now: Duration, lifetime: Lifetime) -> Self {
-        Self { lifetime, owner: None, renewed: now, ended: false }
+        Self { lifetime, owner: None, opener: None, renewed: now, ended: false }
     }
 }
 
@@ -79,13 +84,34 @@ impl Model {
         now: Duration,
         name: &str,
         lifetime: Lifetime,
+        opener: Option<Peer>,
     ) -> Result<SessionStatus, EngineError> {
+        self.check_share(opener)?;
         let entry = self.add_session(now, name, lifetime)?;
         let Some(session) = self.session(entry) else { return Err(EngineError::Stopped) };
+        session.life.opener = opener;
         let opened = EventKind::Opened { session: session.name.clone() };
         self.events.push(opened);
         let session = self.sessions[entry.number() as usize].as_ref();
         session.map(|session| self.session_status(now, session)).ok_or(EngineError::Stopped)
+    }
+
+    /// Refuses a process or a user that has opened its share of the model's sessions. Root and the
+    /// daemon's own user have no share: they open sessions for others.
+    fn check_share(&self, opener: Option<Peer>) -> Result<(), EngineError> {
+        let Some(opener) = opener.filter(|opener| !is_privileged(opener.uid)) else {
+            return Ok(());
+        };
+        let Limits { per_user, per_process, .. } = Limits::shared(MAX_SESSIONS);
+        let of_user = self.open_sessions().filter_map(|session| session.life.opener);
+        let of_user: Vec<_> = of_user.filter(|other| other.uid == opener.uid).collect();
+        if of_user.len() >= per_user {
+            return Err(EngineError::TooManySessionsOf { whom: "user", limit: per_user });
+        }
+        if of_user.iter().filter(|other| other.pid == opener.pid).count() >= per_process {
+            return Err(EngineError::TooManySessionsOf { whom: "process", limit: per_process });
+        }
+        Ok(())
     }
 
     /// Opens a session that starts above all generations of earlier runs.

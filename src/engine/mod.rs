@@ -224,10 +224,10 @@ impl Engine {
             Command::Learnt { reply } => {
                 let _ = reply.send(Ok(self.models.iter_mut().map(Model::learnt).collect()));
             }
-            Command::OpenSession { target: Target { model, session }, lifetime, reply } => {
+            Command::OpenSession { target: Target { model, session }, lifetime, opener, reply } => {
                 let model = self.find(&model);
-                let opened =
-                    model.and_then(|m| self.models[m].open_session(now, &session, lifetime));
+                let opened = model
+                    .and_then(|m| self.models[m].open_session(now, &session, lifetime, opener));
                 let _ = reply.send(opened);
             }
             Command::CloseSession { target, reply } => match self.find(&target.model) {

@@ -31,7 +31,9 @@ pub fn reason(error: &EngineError) -> (Code, &'static str) {
         E::DefaultSession => (Code::FailedPrecondition, "DEFAULT_SESSION"),
         E::SessionInUse { .. } => (Code::FailedPrecondition, "SESSION_IN_USE"),
         E::GenerationMismatch { .. } => (Code::FailedPrecondition, "GENERATION_MISMATCH"),
-        E::TooManySessions(_) => (Code::ResourceExhausted, "TOO_MANY_SESSIONS"),
+        E::TooManySessions(_) | E::TooManySessionsOf { .. } => {
+            (Code::ResourceExhausted, "TOO_MANY_SESSIONS")
+        }
         E::TooManyCallers(_) => (Code::ResourceExhausted, "TOO_MANY_CALLERS"),
         E::TooManyClients(_) | E::TooManyClientsOfUser(_) => {
             (Code::ResourceExhausted, "TOO_MANY_CLIENTS")

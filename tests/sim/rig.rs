@@ -309,7 +309,8 @@ impl Rig {
 
     pub(crate) fn open_for(&mut self, session: &str, lifetime: Lifetime) {
         let target = target(session);
-        now(self.ask(|reply| Command::OpenSession { target, lifetime, reply })).unwrap();
+        now(self.ask(|reply| Command::OpenSession { target, lifetime, opener: None, reply }))
+            .unwrap();
     }
 
     pub(crate) fn close(&mut self, session: &str) -> Result<(), EngineError> {

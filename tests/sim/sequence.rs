@@ -374,7 +374,8 @@ impl<'a> Sequence<'a> {
         self.begin();
         let expected = self.world.open(&target);
         let lifetime = Lifetime::default();
-        let opened = self.rig.ask(|reply| Command::OpenSession { target, lifetime, reply });
+        let opened =
+            self.rig.ask(|reply| Command::OpenSession { target, lifetime, opener: None, reply });
         assert_eq!(now(opened).map(drop), expected, "an opened session");
         self.count_error(expected.err());
         self.end();
