@@ -162,6 +162,7 @@ fn notices(bundle: &Path) -> Value {
             deadline: None,
             in_place: false,
             trace: None,
+            caller: None,
         };
         let arrived = command.arrived;
         let answer = local.engine.ask(|reply| Command::Switch(command, reply));

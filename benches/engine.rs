@@ -173,6 +173,7 @@ impl Rig {
             deadline: None,
             in_place: false,
             trace: None,
+            caller: None,
         };
         let effects = self.engine.apply(Action::Command(Command::Switch(command, reply)));
         self.carry_out(effects);

@@ -146,7 +146,7 @@ fn sessions_and_clients_are_told_when_they_come_and_go() {
     rig.close("rear").unwrap();
     let told = events(&mut rig);
     let about = |session: &str, peer| session == "rear" && peer == PEER;
-    assert!(matches!(&told[0], EventKind::Opened { session } if &**session == "rear"));
+    assert!(matches!(&told[0], EventKind::Opened { session, .. } if &**session == "rear"));
     assert!(matches!(&told[1], EventKind::Attached { session, peer } if about(session, *peer)));
     assert!(matches!(&told[2], EventKind::Detached { session, peer } if about(session, *peer)));
     assert!(matches!(&told[3], EventKind::Closed { session, .. } if &**session == "rear"));

@@ -16,7 +16,8 @@ use std::{
 use synchromesh::{
     client::Control,
     proto::{
-        DaemonState, Event, EventPosition, WatchEventsRequest, WatchEventsResponse, event::Kind,
+        Client, CloseSessionRequest, DaemonState, Event, EventPosition, OpenSessionRequest,
+        WatchEventsRequest, WatchEventsResponse, event::Kind,
     },
 };
 use tonic::{Code, Streaming};
@@ -83,6 +84,38 @@ fn only_new_events_are_not_from_before_the_call() {
             assert_eq!(new.tasks(1).await, [after]);
         }
     });
+}
+
+#[test]
+fn events_of_switches_and_sessions_name_the_process_and_user_that_called() {
+    let (folder, _, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    let client = |caller: Option<Client>| caller.map(|Client { pid, uid }| (pid, uid));
+    let own = Some((std::process::id(), rustix::process::getuid().as_raw()));
+    runtime().block_on(async {
+        let mut control = daemon.connect().await;
+        let request = WatchEventsRequest { only_new: true, ..Default::default() };
+        let mut watcher = Watcher::begin(&mut control, request).await;
+        let session = || "rear".to_owned();
+        let open = OpenSessionRequest { session: session(), ..Default::default() };
+        control.open_session(open).await.unwrap();
+        control.switch_task(switch("city")).await.unwrap();
+        let close = CloseSessionRequest { session: session(), ..Default::default() };
+        control.close_session(close).await.unwrap();
+        let mut callers = Vec::new();
+        while callers.len() < 3 {
+            match watcher.next().await.unwrap().kind {
+                Some(Kind::SessionOpened(opened)) => callers.push(client(opened.caller)),
+                Some(Kind::Switched(switched)) => callers.push(client(switched.caller)),
+                Some(Kind::SessionClosed(closed)) => callers.push(client(closed.caller)),
+                _ => {}
+            }
+        }
+        assert_eq!(callers, [own; 3]);
+    });
+    let line =
+        |log: Vec<String>| log.iter().any(|l| l.contains("caller_pid") && l.contains("city"));
+    assert!(soon(|| line(daemon.log())), "{:?}", daemon.log());
 }
 
 #[test]

@@ -52,6 +52,7 @@ impl TaskService for Service {
         let arrived = self.clock.now();
         let deadline = self.deadline(&request);
         let trace = trace_context(request.metadata());
+        let caller = peer(&request);
         let request = request.into_inner();
         let in_place = in_place(request.mode)?;
         let proto::SwitchTaskRequest {
@@ -75,6 +76,7 @@ impl TaskService for Service {
             deadline,
             in_place,
             trace,
+            caller,
         };
         let (target, task) = (command.target.clone(), command.task.clone());
         let answer = self.engine.ask(|reply| Command::Switch(command, reply));
@@ -140,9 +142,10 @@ impl TaskService for Service {
         request: Request<proto::CloseSessionRequest>,
     ) -> Answer<proto::CloseSessionResponse> {
         let deadline = self.deadline(&request);
+        let caller = peer(&request);
         let proto::CloseSessionRequest { model, session } = request.into_inner();
         let target = Target { model, session };
-        self.ask(deadline, |reply| Command::CloseSession { target, reply }).await?;
+        self.ask(deadline, |reply| Command::CloseSession { target, caller, reply }).await?;
         Ok(Response::new(proto::CloseSessionResponse { instance: self.instance() }))
     }
 

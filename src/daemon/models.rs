@@ -179,6 +179,7 @@ pub(super) async fn activate(
         deadline: None,
         in_place: false,
         trace: None,
+        caller: None,
     };
     let unreadable = |error: &EngineError| {
         use EngineError::{Corrupt, DeadlineExceeded, StorageUnavailable};

@@ -69,6 +69,8 @@ pub enum Command {
     CloseSession {
         /// Which one.
         target: Target,
+        /// The process that closes it, where the kernel says so.
+        caller: Option<Peer>,
         /// Learns that it is closed.
         reply: Reply<()>,
     },
@@ -155,6 +157,8 @@ pub struct SwitchCommand {
     pub in_place: bool,
     /// The trace that the call belongs to.
     pub trace: Option<TraceContext>,
+    /// The process that calls, where the kernel says so.
+    pub caller: Option<Peer>,
 }
 
 /// What somebody knows of a session's next tasks.

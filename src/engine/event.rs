@@ -46,6 +46,8 @@ pub enum EventKind {
     Opened {
         /// The session.
         session: Arc<str>,
+        /// The process that opened it, where the kernel says so.
+        caller: Option<Peer>,
     },
     /// A session was closed.
     Closed {
@@ -114,6 +116,8 @@ pub struct SwitchEnd {
     pub request_id: Option<String>,
     /// The call's trace.
     pub trace: Option<TraceContext>,
+    /// The process that called, where the kernel says so.
+    pub caller: Option<Peer>,
     /// What the caller was told.
     pub result: Result<SwitchReport, EngineError>,
 }

@@ -32,8 +32,8 @@ pub struct Lifetime {
 /// Why a session was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// A call closed it.
-    Call,
+    /// A call closed it: of this process, where the kernel says so.
+    Call(Option<Peer>),
     /// Its time to live passed.
     Expired,
     /// The client that owned it detached.
@@ -90,7 +90,7 @@ impl Model {
         let entry = self.add_session(now, name, lifetime)?;
         let Some(session) = self.session(entry) else { return Err(EngineError::Stopped) };
         session.life.opener = opener;
-        let opened = EventKind::Opened { session: session.name.clone() };
+        let opened = EventKind::Opened { session: session.name.clone(), caller: opener };
         self.events.push(opened);
         let session = self.sessions[entry.number() as usize].as_ref();
         session.map(|session| self.session_status(now, session)).ok_or(EngineError::Stopped)

@@ -230,9 +230,9 @@ impl Engine {
                     .and_then(|m| self.models[m].open_session(now, &session, lifetime, opener));
                 let _ = reply.send(opened);
             }
-            Command::CloseSession { target, reply } => match self.find(&target.model) {
+            Command::CloseSession { target, caller, reply } => match self.find(&target.model) {
                 Ok(model) => self.with_model(now, model, |model, cx| {
-                    let _ = reply.send(model.close_session(cx, &target.session));
+                    let _ = reply.send(model.close_session(cx, &target.session, caller));
                 }),
                 Err(error) => drop(reply.send(Err(error))),
             },

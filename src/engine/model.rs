@@ -198,6 +198,7 @@ impl Model {
         &mut self,
         cx: &Context<'_>,
         name: &str,
+        caller: Option<Peer>,
     ) -> Result<(), EngineError> {
         let entry = self.find_session(name)?;
         let Some(session) = self.session(entry) else { return Ok(()) };
@@ -208,7 +209,7 @@ impl Model {
             let (name, clients) = (session.name.to_string(), session.clients());
             return Err(EngineError::SessionInUse { name, clients });
         }
-        self.end_session(cx, entry, SessionEnd::Call);
+        self.end_session(cx, entry, SessionEnd::Call(caller));
         Ok(())
     }
 

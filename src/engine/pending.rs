@@ -1,6 +1,6 @@
 //! A switch on its way. What moves it on is `switch`'s business.
 
-use super::{EngineError, Reply, SwitchReport, TraceContext};
+use super::{EngineError, Peer, Reply, SwitchReport, TraceContext};
 use crate::{device::SessionEntry, units::TaskIndex};
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,6 +9,8 @@ pub(super) struct Pending {
     pub(super) task: TaskIndex,
     pub(super) request_id: Option<String>,
     pub(super) trace: Option<TraceContext>,
+    /// The process whose call began the switch.
+    pub(super) caller: Option<Peer>,
     /// The caller, and those who repeated its request.
     pub(super) callers: Vec<Caller>,
     /// The latest deadline of callers that were dropped because nobody listens to them any more: the

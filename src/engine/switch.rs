@@ -74,12 +74,13 @@ impl Model {
         let mut callers = std::mem::take(&mut self.no_callers);
         callers.push(Caller { reply, deadline });
         if let Some(session) = self.session(entry) {
-            let SwitchCommand { request_id, arrived, in_place, trace, .. } = command;
+            let SwitchCommand { request_id, arrived, in_place, trace, caller, .. } = command;
             let (unheard_until, given_up, load) = (None, None, None);
             session.pending = Some(Pending {
                 task,
                 request_id,
                 trace,
+                caller,
                 callers,
                 unheard_until,
                 arrived,
@@ -337,7 +338,7 @@ impl Model {
         pending: Pending,
         result: SwitchResult,
     ) {
-        let Pending { task, request_id, trace, mut callers, .. } = pending;
+        let Pending { task, request_id, trace, caller, mut callers, .. } = pending;
         for caller in callers.drain(..) {
             // The switch is done whether or not its caller still waits.
             let _ = caller.reply.send(result.clone());
@@ -349,7 +350,7 @@ impl Model {
         }
         session.life.renewed = self.now;
         let session = session.name.clone();
-        let end = SwitchEnd { session, from, task, request_id, trace, result };
+        let end = SwitchEnd { session, from, task, request_id, trace, caller, result };
         self.events.push(EventKind::Switch(end));
     }
 

@@ -171,9 +171,16 @@ impl From<SessionStatus> for proto::SessionStatus {
             likely: likely.into_iter().map(Into::into).collect(),
             confidence,
             remaining_ms: remaining.map(|time| time.as_millis() as u64),
-            owner: owner.map(|Peer { pid, uid }| proto::Client { pid, uid }),
+            owner: owner.map(Into::into),
             owned_by: owned_by.into(),
         }
+    }
+}
+
+impl From<Peer> for proto::Client {
+    fn from(peer: Peer) -> Self {
+        let Peer { pid, uid } = peer;
+        Self { pid, uid }
     }
 }
 
@@ -357,14 +364,18 @@ fn event_kind<'a>(bundle: &Bundle, kind: &'a EventKind) -> (&'a str, Kind) {
             let task = name(*task);
             ("", Kind::Prepared(proto::TaskPrepared { task, result, reason: reason.into() }))
         }
-        EventKind::Opened { session } => (session, Kind::SessionOpened(proto::SessionOpened {})),
+        EventKind::Opened { session, caller } => {
+            let caller = caller.map(Into::into);
+            (session, Kind::SessionOpened(proto::SessionOpened { caller }))
+        }
         EventKind::Closed { session, end } => {
-            let end = match end {
-                SessionEnd::Call => proto::SessionEnd::Call,
-                SessionEnd::Expired => proto::SessionEnd::Expired,
-                SessionEnd::Owner => proto::SessionEnd::Owner,
+            let (end, caller) = match end {
+                SessionEnd::Call(caller) => (proto::SessionEnd::Call, *caller),
+                SessionEnd::Expired => (proto::SessionEnd::Expired, None),
+                SessionEnd::Owner => (proto::SessionEnd::Owner, None),
             };
-            (session, Kind::SessionClosed(proto::SessionClosed { end: end.into() }))
+            let (end, caller) = (end.into(), caller.map(Into::into));
+            (session, Kind::SessionClosed(proto::SessionClosed { end, caller }))
         }
         EventKind::Attached { session, peer: Peer { pid, uid } } => {
             (session, Kind::ClientAttached(proto::ClientAttached { pid: *pid, uid: *uid }))
@@ -390,7 +401,8 @@ fn event_kind<'a>(bundle: &Bundle, kind: &'a EventKind) -> (&'a str, Kind) {
 }
 
 fn switch_end(bundle: &Bundle, end: &SwitchEnd) -> Kind {
-    let SwitchEnd { session: _, from, task, request_id, trace, result } = end;
+    let SwitchEnd { session: _, from, task, request_id, trace, caller, result } = end;
+    let caller = caller.map(Into::into);
     let name = |task| bundle.task(task).name.clone();
     let (from, task) = (from.map(name).unwrap_or_default(), name(*task));
     let request_id = request_id.clone().unwrap_or_default();
@@ -399,12 +411,20 @@ fn switch_end(bundle: &Bundle, end: &SwitchEnd) -> Kind {
     match result {
         Ok(report) => {
             let result = Some(report.clone().into());
-            Kind::Switched(proto::TaskSwitched { from, task, result, request_id, trace_id })
+            let switched = proto::TaskSwitched { from, task, result, request_id, trace_id, caller };
+            Kind::Switched(switched)
         }
         Err(error) => {
             let (reason, message) = (reason(error).1.to_owned(), error.to_string());
-            let failed = proto::SwitchFailed { from, task, reason, message, request_id, trace_id };
-            Kind::SwitchFailed(failed)
+            Kind::SwitchFailed(proto::SwitchFailed {
+                from,
+                task,
+                reason,
+                message,
+                request_id,
+                trace_id,
+                caller,
+            })
         }
     }
 }

@@ -111,7 +111,10 @@ mod tests {
     use crate::proto::SessionOpened;
 
     fn opened() -> Event {
-        Event { kind: Some(Kind::SessionOpened(SessionOpened {})), ..Event::default() }
+        Event {
+            kind: Some(Kind::SessionOpened(SessionOpened { caller: None })),
+            ..Event::default()
+        }
     }
 
     fn lost(count: u64) -> Event {

@@ -54,6 +54,8 @@ macro_rules! switched_line {
             total_us = $timing.total_us,
             request_id = present(&$switched.request_id),
             trace_id = present(&$switched.trace_id),
+            caller_pid = $switched.caller.map(|caller| caller.pid),
+            caller_uid = $switched.caller.map(|caller| caller.uid),
         )
     };
 }
@@ -77,15 +79,28 @@ pub(super) fn log(event: &Event) {
             error = failed.message,
             request_id = present(&failed.request_id),
             trace_id = present(&failed.trace_id),
+            caller_pid = failed.caller.map(|caller| caller.pid),
+            caller_uid = failed.caller.map(|caller| caller.uid),
         ),
         Some(Kind::GivenUp(proto::TaskGivenUp { task, generation })) => {
             line!(info, "given_up", event, task = task, generation = generation,)
         }
         Some(Kind::Prepared(prepared)) => log_prepared(event, prepared),
-        Some(Kind::SessionOpened(_)) => line!(info, "session_opened", event,),
-        Some(Kind::SessionClosed(closed)) => {
-            line!(info, "session_closed", event, end = end_name(closed.end()),)
-        }
+        Some(Kind::SessionOpened(proto::SessionOpened { caller })) => line!(
+            info,
+            "session_opened",
+            event,
+            caller_pid = caller.map(|caller| caller.pid),
+            caller_uid = caller.map(|caller| caller.uid),
+        ),
+        Some(Kind::SessionClosed(closed)) => line!(
+            info,
+            "session_closed",
+            event,
+            end = end_name(closed.end()),
+            caller_pid = closed.caller.map(|caller| caller.pid),
+            caller_uid = closed.caller.map(|caller| caller.uid),
+        ),
         Some(Kind::ClientAttached(proto::ClientAttached { pid, uid })) => {
             line!(info, "client_attached", event, pid = pid, uid = uid,)
         }

@@ -450,7 +450,8 @@ impl Sequence<'_> {
             self.log(("close", &target));
             self.begin();
             self.world.close(&target, 0).unwrap();
-            let closed = self.rig.ask(|reply| Command::CloseSession { target, reply });
+            let closed =
+                self.rig.ask(|reply| Command::CloseSession { target, caller: None, reply });
             now(closed).unwrap();
             self.end();
         }

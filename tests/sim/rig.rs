@@ -293,6 +293,7 @@ impl Rig {
             deadline: None,
             in_place: false,
             trace: None,
+            caller: None,
         }
     }
 
@@ -314,7 +315,11 @@ impl Rig {
     }
 
     pub(crate) fn close(&mut self, session: &str) -> Result<(), EngineError> {
-        now(self.ask(|reply| Command::CloseSession { target: target(session), reply }))
+        now(self.ask(|reply| Command::CloseSession {
+            target: target(session),
+            caller: None,
+            reply,
+        }))
     }
 
     pub(crate) fn attach(&mut self, target: Target) -> Result<Membership, EngineError> {

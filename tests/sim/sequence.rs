@@ -283,6 +283,7 @@ impl<'a> Sequence<'a> {
             deadline,
             in_place: self.rng.f64() < self.in_place,
             trace: None,
+            caller: None,
         }
     }
 
@@ -391,7 +392,7 @@ impl<'a> Sequence<'a> {
         let expected = self.world.close(&target, clients);
         self.seen.count_if(expected.is_ok(), "session closed");
         self.seen.count_if(expected.is_ok() && switching, "session closed while it switched");
-        let closed = self.rig.ask(|reply| Command::CloseSession { target, reply });
+        let closed = self.rig.ask(|reply| Command::CloseSession { target, caller: None, reply });
         assert_eq!(now(closed), expected, "a closed session");
         self.count_error(expected.err());
         self.end();

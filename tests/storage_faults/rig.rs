@@ -161,6 +161,7 @@ impl Rig {
             deadline: wait.map(|wait| now + wait),
             in_place: false,
             trace: None,
+            caller: None,
         };
         let (reply, answer) = oneshot::channel();
         self.until(self.engine.tell(Command::Switch(command, reply)));

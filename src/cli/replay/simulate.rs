@@ -152,6 +152,7 @@ impl<'a> Simulation<'a> {
             deadline: None,
             in_place: false,
             trace: None,
+            caller: None,
         };
         let answer = self.ask(|reply| Command::Switch(command, reply));
         self.pending.push(Pending { step, begun, answer });

@@ -227,6 +227,7 @@ mod tests {
             result: Some(result),
             request_id: "two\nlines".into(),
             trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
+            caller: None,
         };
         let kind = Some(Kind::Switched(switched));
         let (model, session) = ("small".to_owned(), "rear".to_owned());

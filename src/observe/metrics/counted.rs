@@ -185,6 +185,7 @@ mod tests {
             task: TaskIndex(0),
             request_id: None,
             trace: None,
+            caller: None,
             result,
         })
     }
@@ -290,8 +291,8 @@ mod tests {
         let name = || session.clone();
         let events = [
             EventKind::GivenUp { session: name(), task, generation },
-            EventKind::Opened { session: name() },
-            EventKind::Closed { session: name(), end: SessionEnd::Call },
+            EventKind::Opened { session: name(), caller: None },
+            EventKind::Closed { session: name(), end: SessionEnd::Call(None) },
             EventKind::Attached { session: name(), peer },
             EventKind::Detached { session: name(), peer },
             EventKind::Revoked { session: name(), peer, generation, task },
