@@ -404,6 +404,9 @@ fn r17_descriptors_that_a_client_sends_are_closed_and_it_is_disconnected() {
             Err(WireError::Closed | WireError::Io(Errno::CONNRESET)) => {}
             other => panic!("{other:?}"),
         }
+        // The daemon hangs up; until then the connection holds one of the process's places.
+        let end = Welcome::receive(&socket).unwrap_err();
+        assert!(matches!(end, WireError::Closed | WireError::Io(Errno::CONNRESET)), "{end}");
         sockets.push(socket);
     }
     let since = Instant::now();

@@ -309,7 +309,9 @@ impl Model {
         if let Some(task) = task {
             self.residency.touch(task);
         }
-        self.residency.note_room_change();
+        if old.is_some() || task.is_some() {
+            self.residency.note_room_change();
+        }
         session.ring();
         generation
     }
