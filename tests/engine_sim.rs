@@ -17,16 +17,23 @@ use sim::{
     sequence::Sequence,
     wide::{Seen, Wide},
 };
-use std::{env, fs, rc::Rc};
+use std::{
+    env, fs,
+    rc::Rc,
+    sync::{Mutex, PoisonError},
+};
 
 /// Lives, numbered from 0; the number is the seed.
 const SEQUENCES: u64 = 10_000;
+/// Tests of this program run one at a time: descriptors are counted for the whole process.
+static TURN: Mutex<()> = Mutex::new(());
 /// When this variable has a number, only that life is lived.
 const ONE: &str = "SYNCHROMESH_SEED";
 
 #[test]
 #[allow(clippy::print_stdout, reason = "what was met is worth a look: cargo test -- --nocapture")]
 fn ten_thousand_random_lives_keep_all_invariants() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let contents = [("alpha", 9, 3), ("beta", 16, 4), ("gamma", 28, 6)];
     let contents = contents.map(|(model, blocks, tasks)| Content::random(model, blocks, tasks));
     let contents = contents.map(Rc::new);
@@ -48,6 +55,7 @@ const WIDE: u64 = 100;
 #[test]
 #[allow(clippy::print_stdout, reason = "what was met is worth a look: cargo test -- --nocapture")]
 fn random_lives_of_a_wide_model_look_at_no_block_for_nothing_and_let_nothing_wait_in_vain() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let content = Rc::new(Content::random("wide", 1200, 4));
     if let Ok(seed) = env::var(ONE) {
         Wide::run(seed.parse().unwrap(), &content);
