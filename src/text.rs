@@ -14,6 +14,21 @@ pub fn shown<T: Display>(text: T) -> Shown<T> {
     Shown(text)
 }
 
+/// The same between quotation marks.
+pub fn quoted(text: &str) -> Quoted<'_> {
+    Quoted(text)
+}
+
+/// See [`quoted`].
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted<'a>(&'a str);
+
+impl Display for Quoted<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "\"{}\"", shown(self.0))
+    }
+}
+
 /// See [`shown`].
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<T>(T);
@@ -78,6 +93,7 @@ mod tests {
     fn what_a_terminal_obeys_is_escaped_and_the_rest_is_not() {
         let hostile = "a\u{1b}[2J\u{9b}1m\u{202e}\n\"ü\"";
         assert_eq!(shown(hostile).to_string(), "a\\u{1b}[2J\\u{9b}1m\\u{202e}\\u{a}\"ü\"");
+        assert_eq!(quoted("\u{7}").to_string(), "\"\\u{7}\"");
         assert_eq!(escape_lines("one\ntwo\u{7}"), "one\ntwo\\u{7}");
     }
 

@@ -4,7 +4,10 @@
 //! Text from the file is shown bounded and escaped: a file must not write to an operator's terminal.
 
 use super::{FORMAT, MAX_BLOCKS, MAX_HEADER_BYTES, MAX_INDEX_BYTES, MAX_TASKS, ShapeError};
-use crate::{text::shown, units::BLOCK_ALIGN};
+use crate::{
+    text::{quoted, shown},
+    units::BLOCK_ALIGN,
+};
 use safetensors::SafeTensorError;
 use std::{
     io,
@@ -46,7 +49,7 @@ pub enum Fault {
         found: u64,
     },
     /// A key stands twice in the header, or a name twice in the model.
-    #[error("the bundle names \"{}\" twice", shown(.0))]
+    #[error("the bundle names {} twice", quoted(.0))]
     Duplicate(String),
     /// A safetensors file, but not a bundle.
     #[error("a safetensors file without `synchromesh` metadata: pack it into a bundle first")]
@@ -80,8 +83,8 @@ pub enum Fault {
     },
     /// A name that is empty, too long or has characters that are not allowed.
     #[error(
-        "{what} name \"{}\": use 1 to 64 letters, digits, '.', '_' or '-', not '.' or '..'",
-        shown(name)
+        "{what} name {}: use 1 to 64 letters, digits, '.', '_' or '-', not '.' or '..'",
+        quoted(name)
     )]
     Name {
         /// What is named.
@@ -90,22 +93,22 @@ pub enum Fault {
         name: String,
     },
     /// A tensor that the format needs is not there.
-    #[error("tensor \"{}\" is missing", shown(.0))]
+    #[error("tensor {} is missing", quoted(.0))]
     Missing(String),
     /// A tensor that the format does not know.
-    #[error("tensor \"{}\" does not belong in a bundle", shown(.0))]
+    #[error("tensor {} does not belong in a bundle", quoted(.0))]
     Unexpected(String),
     /// A tensor stands where the format does not allow it.
-    #[error("tensor \"{}\" is out of order", shown(.0))]
+    #[error("tensor {} is out of order", quoted(.0))]
     OutOfOrder(String),
     /// Padding that is not needed, or is not zero: it could hide anything.
-    #[error("padding \"{}\" is not the few zeros up to the next multiple of {BLOCK_ALIGN}", shown(.0))]
+    #[error("padding {} is not the few zeros up to the next multiple of {BLOCK_ALIGN}", quoted(.0))]
     Padding(String),
     /// The index is too large.
     #[error("the index has {0} bytes; at most {MAX_INDEX_BYTES} are allowed")]
     IndexLength(u64),
     /// A tensor's type or shape differs from what the metadata implies.
-    #[error("tensor \"{}\" is {}; the metadata implies {expected}", shown(name), shown(found))]
+    #[error("tensor {} is {}; the metadata implies {expected}", quoted(name), shown(found))]
     TensorShape {
         /// The tensor.
         name: String,
@@ -115,13 +118,13 @@ pub enum Fault {
         expected: String,
     },
     /// A tensor of the model has no elements or is too large.
-    #[error("tensor \"{}\" has an empty or oversized shape", shown(.0))]
+    #[error("tensor {} has an empty or oversized shape", quoted(.0))]
     TensorSize(String),
     /// Header or index do not match the digest stored in the file.
     #[error("header or index are damaged: their digest does not match")]
     Digest,
     /// A grid points past the blocks.
-    #[error("\"{}\" refers to block {block}, but there are {blocks}", shown(name))]
+    #[error("{} refers to block {block}, but there are {blocks}", quoted(name))]
     BlockIndex {
         /// The grid.
         name: String,
@@ -131,7 +134,7 @@ pub enum Fault {
         blocks: u64,
     },
     /// A task's own value is not in the task's set.
-    #[error("\"{}\" refers to block {block}, which is not in the task's set", shown(name))]
+    #[error("{} refers to block {block}, which is not in the task's set", quoted(name))]
     OwnBlock {
         /// The overriding grid.
         name: String,

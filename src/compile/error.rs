@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     bundle::{MAX_BLOCKS, ShapeError, WriteError},
-    text::shown,
+    text::{quoted, shown},
     trace::BadLine,
 };
 use safetensors::{Dtype, SafeTensorError};
@@ -174,10 +174,7 @@ pub enum InputError {
         limit: u64,
     },
     /// An index that points elsewhere.
-    #[error(
-        "{at}: the index names \"{}\", which is not inside the index's own folder",
-        shown(file)
-    )]
+    #[error("{at}: the index names {}, which is not inside the index's own folder", quoted(file))]
     ShardPath {
         /// The index.
         at: Origin,

@@ -159,9 +159,7 @@ impl TaskService for Service {
             let _turn = turn.await;
             self.observed.view.models().await
         };
-        let models = self.within(deadline, models).await?;
-        let instance = self.instance();
-        Ok(Response::new(proto::ListModelsResponse { models, instance }))
+        Ok(Response::new(self.within(deadline, models).await?))
     }
 
     async fn get_status(
@@ -175,9 +173,7 @@ impl TaskService for Service {
             let _turn = turn.await;
             self.observed.view.status(model, picture).await
         };
-        let told = self.within(deadline, told).await?;
-        let instance = self.instance();
-        Ok(Response::new(proto::GetStatusResponse { instance, ..told }))
+        Ok(Response::new(self.within(deadline, told).await?))
     }
 
     type WatchEventsStream = ReceiverStream<Result<proto::EncodedEvents, Status>>;

@@ -46,6 +46,8 @@ pub struct Observed {
 impl Observed {
     /// A daemon that is ready now, does not serve yet, and of which nothing was told.
     pub fn new(engine: Handle, clock: Arc<dyn Clock>) -> Self {
-        Self { hub: Hub::new(clock.clone()), view: Arc::new(View::new(engine, clock)) }
+        let hub = Hub::new(clock.clone());
+        let view = Arc::new(View::new(engine, clock, hub.instance()));
+        Self { hub, view }
     }
 }

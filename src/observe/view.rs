@@ -32,6 +32,8 @@ pub(super) struct Snapshot {
 pub struct View {
     engine: Handle,
     clock: Arc<dyn Clock>,
+    /// This run of the daemon.
+    instance: String,
     /// When the daemon was ready, on that clock.
     ready_at: Duration,
     serving: AtomicBool,
@@ -39,8 +41,9 @@ pub struct View {
 
 impl View {
     /// A view of a daemon that is ready now, but does not serve yet.
-    pub fn new(engine: Handle, clock: Arc<dyn Clock>) -> Self {
-        Self { engine, ready_at: clock.now(), clock, serving: AtomicBool::new(false) }
+    pub fn new(engine: Handle, clock: Arc<dyn Clock>, instance: &str) -> Self {
+        let (instance, serving) = (instance.to_owned(), AtomicBool::new(false));
+        Self { engine, ready_at: clock.now(), clock, instance, serving }
     }
 
     /// Notes whether switches are taken.
@@ -68,17 +71,17 @@ impl View {
             state: if serving { Serving } else { Draining }.into(),
             uptime_ms: self.clock.now().saturating_sub(self.ready_at).as_millis() as u64,
             models: told,
-            instance: String::new(),
+            instance: self.instance.clone(),
         })
     }
 
     /// Lists the models.
-    pub async fn models(&self) -> Result<Vec<proto::Model>, EngineError> {
+    pub async fn models(&self) -> Result<proto::ListModelsResponse, EngineError> {
         let bundles = self.engine.ask(|reply| Command::ListModels { reply }).await?;
         let mut models: Vec<proto::Model> =
             bundles.iter().map(|bundle| bundle.as_ref().into()).collect();
         models.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(models)
+        Ok(proto::ListModelsResponse { models, instance: self.instance.clone() })
     }
 
     /// Tells the state as it is measured, whether or not the engine answers.

@@ -119,10 +119,7 @@ async fn status(State(view): State<Arc<View>>, Query(query): Query<StatusQuery>)
 }
 
 async fn models(State(view): State<Arc<View>>) -> Response {
-    answer(in_time(view.models()).await.map(|models| {
-        let instance = String::new();
-        proto::ListModelsResponse { models, instance }
-    }))
+    answer(in_time(view.models()).await)
 }
 
 async fn events(

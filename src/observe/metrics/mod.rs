@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn of_an_engine_that_does_not_answer_there_is_what_is_known() {
         let (engine, runtime) = Runtime::with_storage(&[], |_, _| unreachable!()).unwrap();
-        let (metrics, view) = (Metrics::new(), View::new(engine, Arc::new(Monotonic::start())));
+        let (metrics, view) = (Metrics::new(), View::new(engine, Arc::new(Monotonic::start()), ""));
         // Nobody takes commands up.
         let text = metrics_of(&metrics, &view);
         assert!(has(&text, "synchromesh_engine_up 0"), "{text}");
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn what_happens_to_the_daemon_as_a_whole_is_counted() {
         let (engine, _) = Runtime::with_storage(&[], |_, _| unreachable!()).unwrap();
-        let (metrics, view) = (Metrics::new(), View::new(engine, Arc::new(Monotonic::start())));
+        let (metrics, view) = (Metrics::new(), View::new(engine, Arc::new(Monotonic::start()), ""));
         let reloaded = |error: &str| Kind::ConfigReloaded(ConfigReloaded { error: error.into() });
         let state = DaemonState::Draining.into();
         for kind in [
