@@ -5,7 +5,6 @@ use super::live::{self, Live};
 use crate::{
     engine::EngineError,
     observe::{Observed, View, errors, view::PATIENCE},
-    proto,
 };
 use axum::{
     Router,

@@ -426,14 +426,18 @@ class PrepareTaskResponse(_message.Message):
     def __init__(self, needed: _Optional[_Union[Amount, _Mapping]] = ..., reused: _Optional[_Union[Amount, _Mapping]] = ..., total_us: _Optional[int] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class SessionClosed(_message.Message):
-    __slots__ = ["end"]
+    __slots__ = ["caller", "end"]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    caller: Client
     end: SessionEnd
-    def __init__(self, end: _Optional[_Union[SessionEnd, str]] = ...) -> None: ...
+    def __init__(self, caller: _Optional[_Union[Client, _Mapping]] = ..., end: _Optional[_Union[SessionEnd, str]] = ...) -> None: ...
 
 class SessionOpened(_message.Message):
-    __slots__ = []
-    def __init__(self) -> None: ...
+    __slots__ = ["caller"]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    caller: Client
+    def __init__(self, caller: _Optional[_Union[Client, _Mapping]] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
     __slots__ = ["clients", "confidence", "draining_generations", "generation", "leases", "likely", "model", "owned_by", "owner", "pending_task", "remaining_ms", "session", "task"]
@@ -498,19 +502,21 @@ class StorageStatus(_message.Message):
     def __init__(self, backend: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., reads: _Optional[int] = ..., read_bytes: _Optional[int] = ..., failed_reads: _Optional[int] = ..., short_reads: _Optional[int] = ..., deferred_reads: _Optional[int] = ..., stray_completions: _Optional[int] = ...) -> None: ...
 
 class SwitchFailed(_message.Message):
-    __slots__ = ["message", "reason", "request_id", "task", "trace_id"]
+    __slots__ = ["caller", "message", "reason", "request_id", "task", "trace_id"]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     FROM_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    caller: Client
     message: str
     reason: str
     request_id: str
     task: str
     trace_id: str
-    def __init__(self, task: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., **kwargs) -> None: ...
+    def __init__(self, task: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., caller: _Optional[_Union[Client, _Mapping]] = ..., **kwargs) -> None: ...
 
 class SwitchTaskRequest(_message.Message):
     __slots__ = ["expected_generation", "mode", "model", "request_id", "session", "task"]
@@ -611,17 +617,19 @@ class TaskPrepared(_message.Message):
     def __init__(self, task: _Optional[str] = ..., result: _Optional[_Union[PrepareTaskResponse, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class TaskSwitched(_message.Message):
-    __slots__ = ["request_id", "result", "task", "trace_id"]
+    __slots__ = ["caller", "request_id", "result", "task", "trace_id"]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     FROM_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    caller: Client
     request_id: str
     result: SwitchTaskResponse
     task: str
     trace_id: str
-    def __init__(self, task: _Optional[str] = ..., result: _Optional[_Union[SwitchTaskResponse, _Mapping]] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., **kwargs) -> None: ...
+    def __init__(self, task: _Optional[str] = ..., result: _Optional[_Union[SwitchTaskResponse, _Mapping]] = ..., request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., caller: _Optional[_Union[Client, _Mapping]] = ..., **kwargs) -> None: ...
 
 class Transition(_message.Message):
     __slots__ = ["probability", "to"]
