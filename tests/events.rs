@@ -89,7 +89,11 @@ fn only_new_events_are_not_from_before_the_call() {
 #[test]
 fn events_of_switches_and_sessions_name_the_process_and_user_that_called() {
     let (folder, _, bundle) = bundle();
-    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    let (path, pool_bytes) = (folder.path().join("small.mesh"), whole(&bundle));
+    let daemon = Daemon::with_config(|_| {
+        let models = format!("[{{bundle: {}, pool_bytes: {pool_bytes}}}]", path.display());
+        format!("models: {models}\nlog: {{format: json}}\n")
+    });
     let client = |caller: Option<Client>| caller.map(|Client { pid, uid }| (pid, uid));
     let own = Some((std::process::id(), rustix::process::getuid().as_raw()));
     runtime().block_on(async {

@@ -200,7 +200,7 @@ fn a_role_allows_its_methods_and_a_removed_peer_loses_its_streams_and_attachment
         text.replace("user: nobody, role: observe", "group: nogroup, role: attach")
     });
     assert!(manager.wait_for("READY=1").contains("; reloaded"));
-    let mut watching = nobody(&daemon, &["events", "--control", &control]);
+    let mut watching = nobody(&daemon, &["events", "--since", "all", "--control", &control]);
     let mut watching = watching.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut attached = nobody(&daemon, &["export", "--out", "/dev/full", "--attach", attach]);
     assert!(!attached.output().unwrap().status.success(), "it attaches, and cannot write");

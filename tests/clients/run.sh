@@ -67,7 +67,7 @@ check() { # NAME COMMAND ...
 
 check_python() { # VERSIONS
     local venv=$root/target/clients-$1
-    grep -E '^(grpcio|protobuf)==' "$root/python/tests/requirements-$1.txt" >"$work/requirements.txt"
+    grep -E '^(grpcio|numpy|protobuf)==' "$root/python/tests/requirements-$1.txt" >"$work/requirements.txt"
     "$root/scripts/python-env.sh" "$venv" "$work/requirements.txt"
     snippet python >"$work/switch_task.py"
     PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root/python/src check "python ($1 grpcio)" "$venv/bin/python" "$work/switch_task.py"
