@@ -4,11 +4,18 @@
 //! or not at all: a temporary file beside the target, synced, renamed over it, and the folder
 //! synced. A second attempt at a failed sync is never trusted: the file is dropped instead.
 
-use rustix::{fs::OFlags, io::Errno};
+use rustix::{
+    fs::{Mode, OFlags, fchmod},
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+};
 use std::{
     fs::{self, File},
     io::{self, Read, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 use tempfile::NamedTempFile;
@@ -18,6 +25,19 @@ pub fn descriptor_advice(error: &io::Error) -> Option<&'static str> {
     let errno = Errno::from_io_error(error);
     let is_short = matches!(errno, Some(Errno::MFILE | Errno::NFILE));
     is_short.then_some("raise LimitNOFILE= (ulimit -n)")
+}
+
+/// A Unix socket that listens at a path where nothing is, and that only its owner can connect to.
+///
+/// The mode is set before the path exists: Linux gives the path the mode of the socket. A umask would
+/// do the same, but the system call filter of the shipped unit forbids to change it.
+pub fn listen_privately(path: &Path, kind: SocketType, backlog: i32) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, backlog)?;
+    Ok(socket)
 }
 
 /// A file under construction. Dropped before [`commit`](Self::commit), it leaves nothing behind.

@@ -7,14 +7,12 @@
 use crate::{
     admission::{Admission, Admitted, Credentials, Full, Rejection, credentials},
     engine::{Command, EngineError, Handle, MemberId, Membership, Peer, Target},
+    files::listen_privately,
     wire::{Hello, Refusal, Welcome, WireError},
 };
 use rustix::{
     io::{Errno, read},
-    net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
-        socket_with,
-    },
+    net::{SocketFlags, SocketType, accept_with},
 };
 use std::{
     io,
@@ -42,11 +40,7 @@ pub struct Attach {
 
 /// A socket that listens at a path where nothing is.
 pub fn listen_at(path: &Path) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
-    listen(&socket, 64)?;
-    Ok(socket)
+    listen_privately(path, SocketType::SEQPACKET, 64)
 }
 
 impl Attach {

@@ -12,9 +12,11 @@ use super::{
 use crate::{
     admission::{Admission, Limit, Limits, credentials},
     engine::{Clock, Handle},
+    files::listen_privately,
     observe::Observed,
     proto::{DESCRIPTORS, task_service_server::TaskServiceServer},
 };
+use rustix::net::SocketType;
 use std::{
     io,
     net::SocketAddr,
@@ -88,7 +90,7 @@ pub enum ServerError {
 /// A socket that listens at a path where nothing is.
 pub fn listen_at(path: &Path) -> Result<unix::net::UnixListener, ServerError> {
     let failed = |source| ServerError::Listen { address: path.display().to_string(), source };
-    unix::net::UnixListener::bind(path).map_err(failed)
+    listen_privately(path, SocketType::STREAM, 128).map(Into::into).map_err(failed)
 }
 
 impl Server {

@@ -181,8 +181,8 @@ impl Listeners {
     }
 }
 
-/// Gives a socket that was bound here its group and mode. Until then it is the daemon's user's alone,
-/// by the umask.
+/// Gives a socket that was bound here its group and mode. Until then it is the daemon's user's
+/// alone (`files::listen_privately`).
 fn open_to_peers(path: &Path, listen: &Listen) -> Result<(), ServerError> {
     let failed = |key: &str, source: io::Error| ServerError::Access {
         path: path.to_owned(),

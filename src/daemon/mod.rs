@@ -35,10 +35,7 @@ use aside::aside;
 use listeners::{Listeners, PassedSockets};
 use models::Loaded;
 use reload::{Admissions, Reloader};
-use rustix::{
-    fs::Mode,
-    process::{DumpableBehavior, set_dumpable_behavior, umask},
-};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sd_notify::NotifyState;
 use socket::SocketPath;
 use starts::Start;
@@ -134,9 +131,6 @@ impl DaemonError {
 pub fn serve(config: Config, reread: Reread, log: &LogGuard) -> Result<(), DaemonError> {
     // No other user may look into this process, stop it, or find it in a dump.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
-    // What the daemon creates is its own user's until it says otherwise: sockets get their mode when
-    // they are bound.
-    umask(Mode::RWXG | Mode::RWXO);
     let notifier = Arc::new(Notifier::from_env());
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().event_interval(POLLS).build()?;
