@@ -196,6 +196,9 @@ def reset() -> None:
         shutil.rmtree(DROP_INS)
         systemctl("daemon-reload")
     Path("/var/lib/synchromesh/starts").unlink(missing_ok=True)
+    # Sessions outlive the daemon; each check begins without those of others.
+    for stored in BUNDLE.parent.glob("sessions-*"):
+        stored.unlink()
     systemctl("start", *SOCKETS)
 
 
