@@ -16,6 +16,7 @@ use common::{
     daemon::Daemon,
     figures::{argument, quantile},
 };
+use rustix::net::SocketType;
 use serde_json::{Value, json};
 use std::{
     fs::File,
@@ -32,7 +33,7 @@ use std::{
 };
 use synchromesh::{
     admission::{self, Admission},
-    attach::{Attach, listen_at},
+    attach::Attach,
     bundle::Bundle,
     client::{Attachment, BlockingControl},
     config::{Peers, PrefetchConfig, Role, StorageConfig},
@@ -41,6 +42,7 @@ use synchromesh::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
         SwitchCommand, Target, events, run,
     },
+    files::listen_privately,
     units::{BlockIndex, Generation, TaskIndex},
     wire::{Hello, Welcome},
 };
@@ -126,7 +128,8 @@ async fn serve(spec: ModelSpec, path: PathBuf, clock: Arc<Monotonic>, ready: mps
     };
     let places = admission::Limits { all: 4, per_user: 4, per_process: 4 };
     let admission = Admission::new("attach", Role::Attach, Peers::default(), places);
-    let attach = Attach::on(listen_at(&path).unwrap(), admission).unwrap();
+    let attach =
+        Attach::on(listen_privately(&path, SocketType::SEQPACKET, 64).unwrap(), admission).unwrap();
     tokio::spawn(attach.serve(engine.clone()));
     let state = Engine::new(models, limits, clock.clone());
     ready.send(engine).unwrap();

@@ -23,10 +23,11 @@ use common::{
 use rustix::{process::Uid, thread::set_thread_uid};
 use serde_json::{Value, json};
 use std::{
+    fs,
     hint::black_box,
     io::{Read, Write},
     net::{Shutdown, TcpStream},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -148,14 +149,17 @@ fn main() {
 
 /// A daemon to which the measured and the flooding user may connect.
 fn start(bundle: &Path) -> (Daemon, String) {
-    http::served(|_| {
+    let daemon = Daemon::with_listen("metrics: '127.0.0.1:0', mode: '0666'", |folder| {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
         let pool_bytes = u64::from(BLOCKS) * 4096;
         format!(
             "models: [{{bundle: {}, pool_bytes: {pool_bytes}}}]\n\
              peers: [{{user: {MEASURED}, role: command}}, {{user: {PEER}, role: command}}]\n",
             bundle.display()
         )
-    })
+    });
+    let metrics = http::address(&daemon);
+    (daemon, metrics)
 }
 
 /// Pairs of a flood and of as many busy loops, in turn.

@@ -64,6 +64,8 @@ pub struct Listen {
     pub tcp: Option<SocketAddr>,
     /// Loopback address of metrics and the status page.
     pub metrics: Option<SocketAddr>,
+    /// Unix socket of the same.
+    pub metrics_socket: Option<PathBuf>,
     /// Whether services describe themselves.
     pub reflection: bool,
     /// Permissions of the Unix sockets that the daemon binds.

@@ -124,7 +124,7 @@ fn preparations_are_told_whether_they_succeed_or_not() {
     let prefetch = PrefetchConfig { enabled: true, waste_bytes_per_s: 1 << 30 };
     let mut rig = rig_with(8, &[0..4, 4..8], Limits { prefetch, ..LIMITS });
     let told = |rig: &mut Rig| match &events(rig)[..] {
-        [EventKind::Prepared { task, result }] => (*task, result.clone()),
+        [EventKind::Prepared { task, result, .. }] => (*task, result.clone()),
         other => panic!("one preparation has ended: {other:?}"),
     };
     let late = prepare(&mut rig, "highway", Duration::ZERO);

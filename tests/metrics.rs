@@ -16,7 +16,7 @@ use std::{
     fs,
     io::Write as _,
     net::TcpStream,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -478,6 +478,31 @@ const RULES: &str = "config/prometheus/synchromesh.rules.yml";
 const DASHBOARD: &str = "config/grafana/dashboards/synchromesh.json";
 /// Metrics that Prometheus itself makes.
 const OF_PROMETHEUS: [&str; 1] = ["up"];
+
+#[test]
+fn metrics_and_the_page_are_read_at_a_unix_socket_too() {
+    let (folder, _, bundle) = bundle();
+    let (path, pool_bytes) = (folder.path().join("small.mesh"), whole(&bundle));
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("metrics.sock");
+    let listen = format!("metrics: '127.0.0.1:0', metrics_socket: {}", socket.display());
+    let mut daemon = Daemon::with_listen(&listen, |_| {
+        format!("models: [{{bundle: {}, pool_bytes: {pool_bytes}}}]\n", path.display())
+    });
+    assert!(daemon.wait_for(&format!("metrics_socket={}", socket.display())), "`ready` names it");
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660, "as `listen.mode` says");
+    let get = |path: &str, host: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        http::ask_socket(&socket, &request)
+    };
+    let answer = get("/metrics", "whatever.the.scraper.says");
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    assert!(answer.body.contains("synchromesh_build_info"), "{}", answer.body);
+    assert!(get("/", "x").body.contains("<html"));
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(!socket.exists(), "it goes with the daemon");
+}
 
 /// The metrics that an expression names: identifiers that are none of PromQL's words, no function
 /// and no label.

@@ -6,21 +6,28 @@
 mod common;
 
 use common::{
+    HANG,
     calls::{assert_serves, bundle, runtime, switch},
     daemon::{Daemon, program, write_config, write_config_with},
     soon,
     systemd::{HeldThread, Manager},
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Gid, Pid, Signal, Uid, kill_process},
+    thread::{set_thread_gid, set_thread_uid},
+};
 use std::{
     fs,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::mpsc,
+    thread,
 };
 use synchromesh::{
     client::{AttachError, Attachment},
-    proto,
+    proto::{self, Client, ConfigReloaded, WatchEventsRequest, event::Kind},
+    units::Generation,
 };
 
 const NOBODY: u32 = 65534;
@@ -97,11 +104,13 @@ fn c7_a_configuration_that_cannot_be_taken_over_changes_nothing_and_is_counted()
     let _one = Attachment::connect(&daemon.attach(), "", "").unwrap();
     assert!(matches!(Attachment::connect(&daemon.attach(), "", ""), Err(AttachError::Wire(_))));
     drop(_one);
+    wait_until_all_have_gone(&daemon);
     fs::write(config(&daemon), more("")).unwrap();
     signal(&daemon, Signal::HUP);
     assert!(daemon.wait_for("reloaded"), "{:?}", daemon.log());
     let _two = [(); 2].map(|()| Attachment::connect(&daemon.attach(), "", "").unwrap());
     drop(_two);
+    wait_until_all_have_gone(&daemon);
     assert_serves(&daemon, &fixture, bundle.find_task("city").unwrap());
 }
 
@@ -168,6 +177,7 @@ fn peers_limits_prefetching_and_log_levels_change_while_the_daemon_runs() {
     assert!(soon(|| loaded_ahead(&daemon) > 0), "what is foreseen is loaded now");
     switch_to(&daemon, "parking");
     drop((_first, _second));
+    wait_until_all_have_gone(&daemon);
     assert_serves(&daemon, &fixture, bundle.find_task("parking").unwrap());
 
     reload(&daemon, |text| text.replace("{user: nobody, role: command}", ""));
@@ -204,6 +214,17 @@ fn a_role_allows_its_methods_and_a_removed_peer_loses_its_streams_and_attachment
     let mut watching = watching.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut attached = nobody(&daemon, &["export", "--out", "/dev/full", "--attach", attach]);
     assert!(!attached.output().unwrap().status.success(), "it attaches, and cannot write");
+    let (holds, held) = mpsc::channel();
+    let place = daemon.attach();
+    let holder = thread::spawn(move || {
+        // The kernel keeps users by thread.
+        set_thread_gid(Gid::from_raw(NOBODY)).unwrap();
+        set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
+        let mut attached = Attachment::connect(&place, "", "").unwrap();
+        holds.send(()).unwrap();
+        attached.wait(Generation(u64::MAX >> 16), HANG)
+    });
+    held.recv().unwrap();
     let mut first = [0];
     std::io::Read::read_exact(watching.stdout.as_mut().unwrap(), &mut first).unwrap();
 
@@ -211,8 +232,40 @@ fn a_role_allows_its_methods_and_a_removed_peer_loses_its_streams_and_attachment
     assert!(manager.wait_for("READY=1").contains("; reloaded"));
     // The stream ends, or this test hangs.
     watching.wait().unwrap();
+    assert!(matches!(holder.join().unwrap(), Err(AttachError::Closed)));
     assert!(!as_nobody(&daemon, &["status", "--control", &control]).status.success());
     assert_serves(&daemon, &fixture, bundle.find_task("city").unwrap());
+}
+
+#[test]
+fn a_reload_names_the_process_that_asked_for_it() {
+    let (folder, _, _bundle) = bundle();
+    let mut daemon = run(&Manager::start(), folder.path(), "");
+    let own = Client { pid: std::process::id(), uid: rustix::process::getuid().as_raw() };
+    runtime().block_on(async {
+        let request = WatchEventsRequest { only_new: true, ..Default::default() };
+        let mut events = daemon.connect().await.watch_events(request).await.unwrap().into_inner();
+        reload(&daemon, |text| text + "no_such_key: 1\n");
+        let batch = events.message().await.unwrap().unwrap();
+        let Some(Kind::ConfigReloaded(told)) = &batch.events[0].kind else { panic!("{batch:?}") };
+        let ConfigReloaded { error, caller } = told;
+        assert!(error.contains("no_such_key"), "{error}");
+        assert_eq!(*caller, Some(own));
+    });
+    let said = format!("caller_pid={} caller_uid={}", own.pid, own.uid);
+    assert!(daemon.wait_for(&said), "{:?}", daemon.log());
+}
+
+/// Waits until the daemon has taken note that its clients have detached.
+fn wait_until_all_have_gone(daemon: &Daemon) {
+    let clients = || {
+        runtime().block_on(async {
+            let request = proto::GetStatusRequest::default();
+            let status = daemon.connect().await.get_status(request).await.unwrap().into_inner();
+            status.models[0].sessions[0].clients
+        })
+    };
+    assert!(soon(|| clients() == 0));
 }
 
 fn switch_to(daemon: &Daemon, task: &str) {

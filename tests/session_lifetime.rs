@@ -11,7 +11,7 @@ mod sim;
 
 use common::{
     calls::{bundle, reason, runtime, switch as to, whole},
-    daemon::Daemon,
+    daemon::{Daemon, run},
     soon,
 };
 use sim::{
@@ -20,11 +20,11 @@ use sim::{
 };
 use std::{ops::Range, time::Duration};
 use synchromesh::{
-    client::{Attachment, BlockingControl},
+    client::{AttachError, Attachment, BlockingControl},
     device::Notice,
     engine::{Command, EngineError, EventKind, HintCommand, Lifetime, Peer, SessionEnd},
     proto,
-    units::TaskIndex,
+    units::{Generation, TaskIndex},
 };
 
 const TTL: Duration = Duration::from_secs(10);
@@ -203,6 +203,89 @@ fn a_process_and_a_user_open_their_share_of_the_sessions_and_root_any_number() {
     assert!(open(9, 4712).is_ok(), "another user");
     assert!((0..30).all(|_| open(1, 0).is_ok()), "root, up to all places");
     assert_eq!(open(1, 0).unwrap_err(), EngineError::TooManySessions(64));
+}
+
+fn end_attachment(rig: &mut Rig, session: &str, pid: u32) -> Result<usize, EngineError> {
+    let (target, caller) = (target(session), Some(Peer { pid: 1, uid: 0 }));
+    now(rig.ask(|reply| Command::EndAttachment { target, pid, caller, reply }))
+}
+
+#[test]
+fn an_attachment_that_an_operator_ends_keeps_what_it_reads_and_gets_no_more() {
+    let mut rig = rig(8, &TASKS);
+    rig.open("left");
+    let mut client = attach(&mut rig, "left");
+    rig.switched("left", "city");
+    client.lease();
+    client.rings();
+    let stranger = end_attachment(&mut rig, "left", PEER.pid + 1);
+    assert!(matches!(stranger, Err(EngineError::NotAttached { .. })), "{stranger:?}");
+    assert_eq!(client.cell.notice(), None);
+    assert_eq!(end_attachment(&mut rig, "left", PEER.pid), Ok(1));
+    assert_eq!(client.cell.notice(), Some(Notice::Ended));
+    assert_eq!(client.rings(), 1, "it is told at once");
+    let told = rig.events.iter().find_map(|event| match event {
+        EventKind::AttachmentEnded { session, peer, caller } => Some((session, *peer, *caller)),
+        _ => None,
+    });
+    let (session_name, peer, caller) = told.unwrap();
+    assert_eq!((&**session_name, peer, caller.unwrap().pid), ("left", PEER, 1));
+
+    // It is slow to let go: what it reads stays, and what its cell says, too.
+    rig.switched("left", "highway");
+    rig.wait(Duration::from_secs(3600));
+    client.assert_task(&rig.contents[0], TaskIndex(0));
+    assert_eq!(client.cell.notice(), Some(Notice::Ended), "not that its lease was revoked");
+    assert_eq!(session(&mut rig, "left").clients, 0);
+    let again = end_attachment(&mut rig, "left", PEER.pid);
+    assert!(matches!(again, Err(EngineError::NotAttached { .. })), "{again:?}");
+
+    let close = |rig: &mut Rig| {
+        let target = target("left");
+        now(rig.ask(|reply| Command::CloseSession { target, caller: None, reply }))
+    };
+    close(&mut rig).unwrap();
+    client.assert_task(&rig.contents[0], TaskIndex(0));
+    assert_eq!(rig.status()[0].pool.pinned, 4, "what it reads stays");
+    detach(&mut rig, &client);
+    assert_eq!(rig.status()[0].pool.pinned, 0);
+}
+
+#[test]
+fn an_owned_session_closes_when_an_operator_ends_its_owners_attachment() {
+    let mut rig = rig(8, &TASKS);
+    rig.open_for("left", OWNED);
+    let owner = attach(&mut rig, "left");
+    rig.switched("left", "city");
+    assert_eq!(end_attachment(&mut rig, "left", PEER.pid), Ok(1));
+    assert!(!is_open(&mut rig, "left"));
+    assert_eq!(end(&rig), Some(SessionEnd::Owner));
+    let closed = |rig: &Rig| {
+        rig.events.iter().filter(|event| matches!(event, EventKind::Closed { .. })).count()
+    };
+    assert_eq!((closed(&rig), rig.status()[0].pool.pinned), (1, 0));
+    detach(&mut rig, &owner);
+    assert_eq!(closed(&rig), 1, "it closes once");
+}
+
+#[test]
+fn an_operator_ends_an_attachment_from_the_command_line() {
+    let (folder, _, bundle) = bundle();
+    let daemon = Daemon::start(&folder.path().join("small.mesh"), whole(&bundle));
+    let mut attached = Attachment::connect(&daemon.attach(), "", "").unwrap();
+    let (control, pid) = (daemon.control(), std::process::id().to_string());
+    let detach = || run(&["sessions", "detach", &pid, "--control", control.to_str().unwrap()]);
+    let output = detach();
+    assert!(output.status.success(), "{output:?}");
+    assert!(matches!(attached.lease().unwrap_err(), AttachError::Closed));
+    let waited = attached.wait(Generation(u64::MAX >> 16), common::HANG);
+    assert!(matches!(waited, Err(AttachError::Closed)), "{waited:?}");
+    let output = detach();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("NOT_ATTACHED"), "{said}");
+    drop(attached);
+    let mut again = Attachment::connect(&daemon.attach(), "", "").unwrap();
+    assert!(matches!(again.lease().unwrap_err(), AttachError::NoTask), "it may attach again");
 }
 
 /// Sessions and pinned slots of the only model.

@@ -60,8 +60,10 @@ fn sockets_of_systemd_are_served_by_their_names_and_stay_when_the_daemon_goes() 
     let [control, attach] = ["c", "a"].map(|name| sockets.path().join(name));
     let metrics = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = metrics.local_addr().unwrap();
+    let metrics_socket = sockets.path().join("m");
     let opened = [
         ("metrics", metrics.into()),
+        ("metrics", socket(&metrics_socket, SocketType::STREAM)),
         ("attach", socket(&attach, SocketType::SEQPACKET)),
         ("control", socket(&control, SocketType::STREAM)),
     ];
@@ -85,6 +87,8 @@ fn sockets_of_systemd_are_served_by_their_names_and_stay_when_the_daemon_goes() 
         drop(attached);
         let text = http::scrape(&address.to_string());
         assert!(text.contains("synchromesh_build_info"), "{text}");
+        let get = "GET /metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n";
+        assert_eq!(http::ask_socket(&metrics_socket, get).status, 200);
 
         // Who is not started by systemd keeps off.
         let second = tempfile::tempdir().unwrap();
@@ -162,13 +166,14 @@ fn sockets_of_unknown_names_or_other_kinds_are_refused() {
     let [one, two] = ["s", "t"].map(|name| socket(&path(name), SocketType::STREAM));
     let packets = socket(&path("p"), SocketType::SEQPACKET);
     let tcp = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
-    let cases: [(&[(&str, &OwnedFd)], &str); 6] = [
+    let cases: [(&[(&str, &OwnedFd)], &str); 7] = [
         (&[("grpc", &one)], "systemd passed a socket named `grpc`"),
         (&[("control", &one), ("control", &two)], "two sockets named `control`"),
         (&[("control", &packets)], "`control` that systemd passed is not a Unix stream socket"),
         (&[("control", &tcp)], "`control` that systemd passed is not a Unix stream socket"),
         (&[("attach", &one)], "`attach` that systemd passed is not a Unix seqpacket socket"),
         (&[("metrics", &packets)], "`metrics` that systemd passed is not a TCP socket"),
+        (&[("metrics", &one), ("metrics", &two)], "two sockets named `metrics`"),
     ];
     for (passed, said) in cases {
         let mut daemon = Daemon::spawn_by(passing(passed), place(folder.path()));

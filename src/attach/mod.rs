@@ -7,17 +7,15 @@
 use crate::{
     admission::{Admission, Admitted, Credentials, Full, Rejection, credentials},
     engine::{Command, EngineError, Handle, MemberId, Membership, Peer, Target},
-    files::listen_privately,
     wire::{Hello, Refusal, Welcome, WireError},
 };
 use rustix::{
     io::{Errno, read},
-    net::{SocketFlags, SocketType, accept_with},
+    net::{SocketFlags, accept_with},
 };
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
     time::Duration,
 };
 use tokio::{
@@ -36,11 +34,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Attach {
     socket: AsyncFd<OwnedFd>,
     admission: Admission,
-}
-
-/// A socket that listens at a path where nothing is.
-pub fn listen_at(path: &Path) -> io::Result<OwnedFd> {
-    listen_privately(path, SocketType::SEQPACKET, 64)
 }
 
 impl Attach {

@@ -66,7 +66,7 @@ enum Command {
     /// Show what happens to a daemon, as it happens: switches and where their time went, failures,
     /// sessions, clients.
     Events(events::EventsArgs),
-    /// List, open or close sessions.
+    /// List, open or close sessions, or end attachments.
     Sessions(status::SessionsArgs),
     /// Attach to a session and write what it serves as a dense safetensors file.
     Export(operate::ExportArgs),

@@ -1,4 +1,5 @@
-//! What a daemon tells of itself: `status`, and `sessions`, which also opens and closes them.
+//! What a daemon tells of itself: `status`, and `sessions`, which also opens and closes them
+//! and ends attachments.
 
 use super::{
     DaemonArgs, OutputArgs,
@@ -52,6 +53,15 @@ enum SessionsAction {
     /// Close a session that no client is attached to.
     Close {
         /// Its name.
+        session: String,
+    },
+    /// End the attachments of a process: it takes no lease any more. What it reads now stays as it is
+    /// until it lets go or exits.
+    Detach {
+        /// The process, as `events` and `status` name it.
+        pid: u32,
+        /// The session that it is attached to.
+        #[arg(default_value = "default")]
         session: String,
     },
 }
@@ -248,10 +258,19 @@ pub(super) fn sessions(args: &SessionsArgs) -> Result<(), Failure> {
             call(&args.daemon, ANSWER_LIMIT, async |client| client.close_session(request).await)?;
             Vec::new()
         }
+        Some(SessionsAction::Detach { pid, session }) => {
+            let (pid, session) = (*pid, session.clone());
+            let request = proto::EndAttachmentRequest { model, session, pid };
+            call(&args.daemon, ANSWER_LIMIT, async |client| client.end_attachment(request).await)?;
+            Vec::new()
+        }
     };
     match &args.action {
         _ if args.output.json => print_json(&Listed { sessions }),
         Some(SessionsAction::Close { session }) => print(&format!("{session} is closed\n")),
+        Some(SessionsAction::Detach { pid, session }) => {
+            print(&format!("process {pid} is not attached to {session} any more\n"))
+        }
         _ => print(&sessions_table(&sessions).render()),
     }
 }

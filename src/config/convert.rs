@@ -46,12 +46,15 @@ impl From<RawModel> for ModelConfig {
 
 impl From<RawListen> for Listen {
     fn from(raw: RawListen) -> Self {
-        let RawListen { control, attach, tcp, metrics, reflection, mode, group } = raw;
+        let RawListen { control, attach, tcp, metrics, metrics_socket, reflection, mode, group } =
+            raw;
         let address = |address: LoopbackAddress| address.0;
         let (tcp, metrics) = (tcp.map(address), metrics.map(address));
         let mode = mode_of(&mode.0).unwrap_or(0o600);
         let group = group.and_then(|group| number_of(Kind::Group, &group).ok());
-        Self { control: control.0, attach: attach.0, tcp, metrics, reflection, mode, group }
+        let (control, attach) = (control.0, attach.0);
+        let metrics_socket = metrics_socket.map(|socket| socket.0);
+        Self { control, attach, tcp, metrics, metrics_socket, reflection, mode, group }
     }
 }
 

@@ -98,6 +98,11 @@ section! {
         /// units, the address is that of synchromesh-metrics.socket, and this one means nothing: they
         /// are served without it, until that unit is masked and the daemon restarted. Default: none.
         metrics: Option<LoopbackAddress> = None,
+        /// Unix socket of the same HTTP, absolute, at most 107 bytes: for who scrapes from where the
+        /// loopback address cannot be reached, such as outside a container. Who may write to it can
+        /// look. Under the shipped units, the path is that of synchromesh-metrics.socket, and this one
+        /// means nothing. Default: none.
+        metrics_socket: Option<SocketPath> = None,
         /// Whether the gRPC services describe themselves to tools such as grpcurl.
         reflection: bool = true,
         /// Permissions of the Unix sockets that the daemon binds, in octal and in quotes. Who may write

@@ -35,11 +35,17 @@ impl<'a> Relations<'a> {
         let of_process = limits.attachments_per_process.0;
         self.not_above(("limits.attachments_per_process", of_process), clients);
         self.not_above(clients, ("limits.connections", limits.connections.0));
-        let (one, other) = ("listen.attach", "listen.control");
-        if listen.control == listen.attach
-            && let Some((at, other)) = self.stated(one, other)
-        {
-            self.wrong(at, format!("is the same path as {other}: use another"));
+        let metrics = listen.metrics_socket.as_ref();
+        for (one, path, other, other_path) in [
+            ("listen.attach", Some(&listen.attach), "listen.control", &listen.control),
+            ("listen.metrics_socket", metrics, "listen.control", &listen.control),
+            ("listen.metrics_socket", metrics, "listen.attach", &listen.attach),
+        ] {
+            if path == Some(other_path)
+                && let Some((at, other)) = self.stated(one, other)
+            {
+                self.wrong(at, format!("is the same path as {other}: use another"));
+            }
         }
         let (one, other) = ("listen.metrics", "listen.tcp");
         let addresses = (listen.metrics.as_ref(), listen.tcp.as_ref());
@@ -85,11 +91,14 @@ impl<'a> Relations<'a> {
             }
         }
         let RawConfig { state_dir, listen, .. } = self.raw;
-        for (key, folder) in [
+        let metrics = listen.metrics_socket.as_ref();
+        let metrics = metrics.map(|socket| ("listen.metrics_socket", folder(&socket.0)));
+        let folders = [
             ("state_dir", state_dir.0.as_path()),
             ("listen.control", folder(&listen.control.0)),
             ("listen.attach", folder(&listen.attach.0)),
-        ] {
+        ];
+        for (key, folder) in folders.into_iter().chain(metrics) {
             if !self.is_bad(key)
                 && let Some(what) = untrusted_folder(folder)
             {

@@ -13,4 +13,4 @@ mod shape;
 mod trace_context;
 mod turns;
 
-pub use server::{Server, ServerError, listen_at};
+pub use server::{Server, ServerError};

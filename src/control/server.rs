@@ -12,16 +12,14 @@ use super::{
 use crate::{
     admission::{Admission, Limit, Limits, credentials},
     engine::{Clock, Handle},
-    files::listen_privately,
     observe::Observed,
     proto::{DESCRIPTORS, task_service_server::TaskServiceServer},
 };
-use rustix::net::SocketType;
 use std::{
     io,
     net::SocketAddr,
     os::{fd::AsFd as _, unix},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -85,12 +83,6 @@ pub enum ServerError {
     /// The descriptors of the protocol are not valid.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-}
-
-/// A socket that listens at a path where nothing is.
-pub fn listen_at(path: &Path) -> Result<unix::net::UnixListener, ServerError> {
-    let failed = |source| ServerError::Listen { address: path.display().to_string(), source };
-    listen_privately(path, SocketType::STREAM, 128).map(Into::into).map_err(failed)
 }
 
 impl Server {

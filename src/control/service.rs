@@ -110,13 +110,14 @@ impl TaskService for Service {
     ) -> Answer<proto::PrepareTaskResponse> {
         let arrived = self.clock.now();
         let deadline = self.deadline(&request);
+        let caller = peer(&request);
         let proto::PrepareTaskRequest { model, task, hold_ms } = request.into_inner();
         let hold = Duration::from_millis(hold_ms);
         if hold > MAX_HOLD {
             let what = format!("hold_ms must be at most {}", MAX_HOLD.as_millis());
             return Err(bad_argument("BAD_HOLD", &what));
         }
-        let command = PrepareCommand { model, task, hold, arrived, deadline };
+        let command = PrepareCommand { model, task, hold, arrived, deadline, caller };
         let report = self.ask(deadline, |reply| Command::Prepare(command, reply)).await?;
         let instance = self.instance();
         Ok(Response::new(proto::PrepareTaskResponse { instance, ..report.into() }))
@@ -147,6 +148,20 @@ impl TaskService for Service {
         let target = Target { model, session };
         self.ask(deadline, |reply| Command::CloseSession { target, caller, reply }).await?;
         Ok(Response::new(proto::CloseSessionResponse { instance: self.instance() }))
+    }
+
+    async fn end_attachment(
+        &self,
+        request: Request<proto::EndAttachmentRequest>,
+    ) -> Answer<proto::EndAttachmentResponse> {
+        let deadline = self.deadline(&request);
+        let caller = peer(&request);
+        let proto::EndAttachmentRequest { model, session, pid } = request.into_inner();
+        let target = Target { model, session };
+        let end = |reply| Command::EndAttachment { target, pid, caller, reply };
+        let ended = self.ask(deadline, end).await? as u32;
+        let instance = self.instance();
+        Ok(Response::new(proto::EndAttachmentResponse { ended, instance }))
     }
 
     async fn list_models(

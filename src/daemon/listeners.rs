@@ -9,7 +9,11 @@ use super::{
     socket::{SocketError, SocketPath},
     systemd::Passed,
 };
-use crate::{attach, config::Listen, control, control::ServerError, files::is_same_file};
+use crate::{
+    config::Listen,
+    control::ServerError,
+    files::{is_same_file, listen_privately},
+};
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
@@ -38,6 +42,8 @@ use thiserror::Error;
 const CONTROL: &str = "control";
 const ATTACH: &str = "attach";
 const METRICS: &str = "metrics";
+/// Connections that wait while the daemon is busy or starts.
+const BACKLOG: i32 = 128;
 
 /// Why a socket that came with the start is not used.
 #[derive(Debug, Error)]
@@ -51,7 +57,7 @@ pub enum PassedError {
          {METRICS} in its socket unit"
     )]
     Unknown(String),
-    /// There are two of a name.
+    /// There are two of a name and kind.
     #[error("systemd passed two sockets named `{0}`: keep one ListenStream= of them")]
     Twice(&'static str),
     /// It is of another kind.
@@ -78,6 +84,7 @@ pub(super) struct Listeners {
     pub(super) control: UnixListener,
     pub(super) attach: OwnedFd,
     pub(super) metrics: Option<TcpListener>,
+    pub(super) metrics_socket: Option<UnixListener>,
     /// Held until the end: dropped, they remove the sockets that were bound here.
     pub(super) claims: Vec<SocketPath>,
 }
@@ -88,6 +95,7 @@ pub(super) struct PassedSockets {
     control: Option<OwnedFd>,
     attach: Option<OwnedFd>,
     metrics: Option<OwnedFd>,
+    metrics_socket: Option<OwnedFd>,
 }
 
 impl PassedSockets {
@@ -102,6 +110,9 @@ impl PassedSockets {
             let (name, place) = match &*name {
                 CONTROL => (CONTROL, &mut sockets.control),
                 ATTACH => (ATTACH, &mut sockets.attach),
+                METRICS if socket_domain(&fd) == Ok(AddressFamily::UNIX) => {
+                    (METRICS, &mut sockets.metrics_socket)
+                }
                 METRICS => (METRICS, &mut sockets.metrics),
                 _ => return Err(PassedError::Unknown(name)),
             };
@@ -117,40 +128,67 @@ impl PassedSockets {
     }
 }
 
+/// A Unix socket of the daemon.
+struct Unix {
+    name: &'static str,
+    /// The key of the configuration that has its path.
+    key: &'static str,
+    kind: SocketType,
+}
+
+const CONTROL_SOCKET: Unix =
+    Unix { name: CONTROL, key: "listen.control", kind: SocketType::STREAM };
+const ATTACH_SOCKET: Unix =
+    Unix { name: ATTACH, key: "listen.attach", kind: SocketType::SEQPACKET };
+const METRICS_SOCKET: Unix =
+    Unix { name: METRICS, key: "listen.metrics_socket", kind: SocketType::STREAM };
+
+impl Unix {
+    /// What systemd has opened, or else a socket that is bound here.
+    fn open(
+        &self,
+        passed: Option<OwnedFd>,
+        path: &Path,
+        listen: &Listen,
+        claims: &mut Vec<SocketPath>,
+    ) -> Result<OwnedFd, DaemonError> {
+        let Some(fd) = passed else {
+            claims.push(SocketPath::claim(path)?);
+            let address = path.display().to_string();
+            let failed = |source| ServerError::Listen { address, source };
+            let socket = listen_privately(path, self.kind, BACKLOG).map_err(failed)?;
+            open_to_peers(path, listen)?;
+            return Ok(socket);
+        };
+        let served = self.take(&fd, claims)?;
+        if !served.is_path(path) {
+            tell_unheeded(self.key, &path.display(), &served);
+        }
+        Ok(fd)
+    }
+
+    /// Checks what systemd has opened, and keeps other daemons from it.
+    fn take(&self, fd: &OwnedFd, claims: &mut Vec<SocketPath>) -> Result<Address, DaemonError> {
+        check(self.name, fd, self.kind, &[AddressFamily::UNIX])?;
+        claims.extend(guard(fd)?);
+        Ok(Address::of(fd))
+    }
+}
+
 impl Listeners {
     /// Listens at what systemd has opened, and else at what the configuration names.
     pub(super) fn open(passed: PassedSockets, listen: &Listen) -> Result<Self, DaemonError> {
-        let PassedSockets { control, attach, metrics } = passed;
+        let PassedSockets { control, attach, metrics, metrics_socket } = passed;
         let mut claims = Vec::new();
-        let control = match control {
-            Some(fd) => {
-                check(CONTROL, &fd, SocketType::STREAM, &[AddressFamily::UNIX])?;
-                claims.extend(guard(&fd)?);
-                compare("listen.control", &listen.control, &fd);
-                fd.into()
+        let control = CONTROL_SOCKET.open(control, &listen.control, listen, &mut claims)?;
+        let attach = ATTACH_SOCKET.open(attach, &listen.attach, listen, &mut claims)?;
+        let metrics_socket = match (metrics_socket, &listen.metrics_socket) {
+            (passed, Some(path)) => Some(METRICS_SOCKET.open(passed, path, listen, &mut claims)?),
+            (Some(fd), None) => {
+                METRICS_SOCKET.take(&fd, &mut claims)?;
+                Some(fd)
             }
-            None => {
-                claims.push(SocketPath::claim(&listen.control)?);
-                let socket = control::listen_at(&listen.control)?;
-                open_to_peers(&listen.control, listen)?;
-                socket
-            }
-        };
-        let attach = match attach {
-            Some(fd) => {
-                check(ATTACH, &fd, SocketType::SEQPACKET, &[AddressFamily::UNIX])?;
-                claims.extend(guard(&fd)?);
-                compare("listen.attach", &listen.attach, &fd);
-                fd
-            }
-            None => {
-                claims.push(SocketPath::claim(&listen.attach)?);
-                let address = listen.attach.display().to_string();
-                let failed = |source| ServerError::Listen { address, source };
-                let socket = attach::listen_at(&listen.attach).map_err(failed)?;
-                open_to_peers(&listen.attach, listen)?;
-                socket
-            }
+            (None, None) => None,
         };
         let metrics = match (metrics, listen.metrics) {
             (Some(fd), configured) => {
@@ -168,7 +206,8 @@ impl Listeners {
             }
             (None, None) => None,
         };
-        Ok(Self { control, attach, metrics, claims })
+        let metrics_socket = metrics_socket.map(Into::into);
+        Ok(Self { control: control.into(), attach, metrics, metrics_socket, claims })
     }
 
     /// Where they listen.
@@ -177,6 +216,7 @@ impl Listeners {
             control: Address::of(&self.control),
             attach: Address::of(&self.attach),
             metrics: self.metrics.as_ref().map(Address::of),
+            metrics_socket: self.metrics_socket.as_ref().map(Address::of),
         }
     }
 }
@@ -202,6 +242,7 @@ pub(super) struct Addresses {
     pub(super) control: Address,
     pub(super) attach: Address,
     pub(super) metrics: Option<Address>,
+    pub(super) metrics_socket: Option<Address>,
 }
 
 /// Where a socket listens.
@@ -248,14 +289,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Tells of a path that is not heeded, as systemd listens elsewhere.
-fn compare(key: &str, configured: &Path, passed: &OwnedFd) {
-    let served = Address::of(passed);
-    if !served.is_path(configured) {
-        tell_unheeded(key, &configured.display(), &served);
-    }
-}
-
+/// Tells of a key that is not heeded, as systemd listens elsewhere.
 fn tell_unheeded(key: &str, configured: &dyn fmt::Display, served: &Address) {
     let what = "the key is not heeded: systemd has opened the socket, where its socket unit says";
     tracing::warn!(key, %configured, %served, "{what}");
@@ -276,7 +310,9 @@ fn check(
     let expected = match name {
         CONTROL => "a Unix stream socket (ListenStream=/path)",
         ATTACH => "a Unix seqpacket socket (ListenSequentialPacket=/path)",
-        _ => "a TCP socket (ListenStream=127.0.0.1:PORT)",
+        _ => {
+            "a TCP socket (ListenStream=127.0.0.1:PORT) or a Unix stream socket (ListenStream=/path)"
+        }
     };
     Err(PassedError::Kind { name, expected })
 }

@@ -4,6 +4,7 @@
 //! All of control, attach and engine share one thread; reading, verifying and HTTP have their own.
 
 mod aside;
+mod hangups;
 mod inspect;
 mod listeners;
 mod lock;
@@ -32,6 +33,7 @@ use crate::{
     proto::{DaemonChanged, DaemonState, event::Kind},
 };
 use aside::aside;
+use hangups::Hangups;
 use listeners::{Listeners, PassedSockets};
 use models::Loaded;
 use reload::{Admissions, Reloader};
@@ -136,7 +138,7 @@ pub fn serve(config: Config, reread: Reread, log: &LogGuard) -> Result<(), Daemo
     let runtime = runtime.enable_all().event_interval(POLLS).build()?;
     let signals = {
         let _inside = runtime.enter();
-        Signals { hangups: signal(SignalKind::hangup())?, stop: StopSignal::new()? }
+        Signals { hangups: Hangups::listen()?, stop: StopSignal::new()? }
     };
     // Until now a signal has ended the process, and that is no crash.
     let start = Arc::new(Start::begin(&config.state_dir));
@@ -209,8 +211,9 @@ async fn serve_all(
     let serving = watchdog::check(&engine).await.map_err(DaemonError::SelfCheck)?;
     server.set_serving(true).await;
     let metrics = at.metrics.map(tracing::field::display);
+    let metrics_socket = at.metrics_socket.map(tracing::field::display);
     let tcp = config.listen.tcp.map(tracing::field::display);
-    tracing::info!(control = %at.control, attach = %at.attach, tcp, metrics, "ready");
+    tracing::info!(control = %at.control, attach = %at.attach, tcp, metrics, metrics_socket, "ready");
     hub.tell(changed(DaemonState::Serving, mode));
     let line = status::line(&serving, &remarks.borrow());
     notifier.tell(&[NotifyState::Ready, NotifyState::Status(&line)]).await;
@@ -299,7 +302,7 @@ async fn open(
     observed: Observed,
     listeners: Listeners,
 ) -> Result<Open, DaemonError> {
-    let Listeners { control, attach, metrics, claims } = listeners;
+    let Listeners { control, attach, metrics, metrics_socket, claims } = listeners;
     let Admissions { control: on_control, tcp, attach: on_attach } = admissions.clone();
     let mut sockets = vec![on_control, on_attach];
     if config.listen.tcp.is_some() {
@@ -315,7 +318,10 @@ async fn open(
     }
     let attach = Attach::on(attach, admissions.attach.clone())?;
     let attach = tokio::spawn(attach.serve(engine.clone()));
-    let http = metrics.map(|metrics| HttpServer::start(metrics, observed)).transpose()?;
+    let http = match (&metrics, &metrics_socket) {
+        (None, None) => None,
+        _ => Some(HttpServer::start(metrics, metrics_socket, observed)?),
+    };
     Ok(Open { server, attach, http, claims })
 }
 
@@ -444,7 +450,7 @@ fn limits(config: &Config, safe_mode: bool) -> Limits {
 
 /// What the daemon is told by signals.
 struct Signals {
-    hangups: Signal,
+    hangups: Hangups,
     stop: StopSignal,
 }
 

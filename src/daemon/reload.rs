@@ -5,6 +5,7 @@
 
 use super::{
     aside::aside,
+    hangups::Hangups,
     limits,
     status::{Remarks, cut},
     systemd::Notifier,
@@ -12,14 +13,14 @@ use super::{
 use crate::{
     admission::{Admission, Limits},
     config::{Config, ConfigError, Listen, LogConfig, Role},
-    engine::{Command, Handle, RunError},
+    engine::{Command, Handle, Peer, RunError},
     observe::{FilterError, Hub, LogGuard},
     proto::{ConfigReloaded, event::Kind},
 };
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use thiserror::Error;
-use tokio::{signal::unix::Signal, sync::watch};
+use tokio::sync::watch;
 
 /// Longest text of an error.
 const MOST_BYTES: usize = 1024;
@@ -92,20 +93,22 @@ fn limits_of(config: &Config) -> (Limits, Limits) {
 
 impl Reloader<'_> {
     /// Reloads whenever SIGHUP comes.
-    pub(super) async fn attend(&mut self, hangups: &mut Signal, notifier: &Notifier) {
-        while hangups.recv().await.is_some() {
-            self.reload(notifier).await;
+    pub(super) async fn attend(&mut self, hangups: &mut Hangups, notifier: &Notifier) {
+        loop {
+            let sender = hangups.next().await;
+            self.reload(sender, notifier).await;
         }
     }
 
     /// Takes the configuration over as it is now, or says why not and goes on with the old one.
-    async fn reload(&mut self, notifier: &Notifier) {
+    async fn reload(&mut self, sender: Option<Peer>, notifier: &Notifier) {
         let mut reloading = vec![NotifyState::Reloading];
         reloading.extend(NotifyState::monotonic_usec_now());
         notifier.tell(&reloading).await;
+        let (caller_pid, caller_uid) = (sender.map(|peer| peer.pid), sender.map(|peer| peer.uid));
         let (outcome, error) = match self.take_over().await {
             Ok(()) => {
-                tracing::info!("reloaded");
+                tracing::info!(caller_pid, caller_uid, "reloaded");
                 ("reloaded".to_owned(), String::new())
             }
             Err(error) => {
@@ -113,11 +116,12 @@ impl Reloader<'_> {
                 // A configuration has a line for each problem; a log has one for all.
                 let error = brief(error.to_string().replace('\n', "; "));
                 let what = "reload refused: the old configuration stays";
-                tracing::error!(refused = self.refused, %error, "{what}");
+                tracing::error!(caller_pid, caller_uid, refused = self.refused, %error, "{what}");
                 (format!("reload refused ({} so far): {error}", self.refused), error)
             }
         };
-        self.hub.tell(Kind::ConfigReloaded(ConfigReloaded { error }));
+        self.hub
+            .tell(Kind::ConfigReloaded(ConfigReloaded { error, caller: sender.map(Into::into) }));
         self.remarks.send_modify(|remarks| remarks.reload = Some(outcome));
         let serving = self.engine.serving().await.unwrap_or_default();
         let line = super::status::line(&serving, &self.remarks.borrow());
@@ -152,7 +156,7 @@ fn brief(mut error: String) -> String {
 /// Keys whose values differ, and that cannot change while the daemon runs.
 fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
     let Config {
-        listen: Listen { control, attach, tcp, metrics, reflection, mode, group },
+        listen: Listen { control, attach, tcp, metrics, metrics_socket, reflection, mode, group },
         models,
         lock_memory,
         storage,
@@ -167,6 +171,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("listen.attach", *attach != new.listen.attach),
         ("listen.tcp", *tcp != new.listen.tcp),
         ("listen.metrics", *metrics != new.listen.metrics),
+        ("listen.metrics_socket", *metrics_socket != new.listen.metrics_socket),
         ("listen.reflection", *reflection != new.listen.reflection),
         ("listen.mode", *mode != new.listen.mode),
         ("listen.group", *group != new.listen.group),

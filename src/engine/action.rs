@@ -85,6 +85,17 @@ pub enum Command {
     },
     /// A client has gone; its leases are void.
     Detach(MemberId),
+    /// End the attachments of a process to a session.
+    EndAttachment {
+        /// The session.
+        target: Target,
+        /// The process.
+        pid: u32,
+        /// The process that asks for it, where the kernel says so.
+        caller: Option<Peer>,
+        /// Gets how many have ended.
+        reply: Reply<usize>,
+    },
     /// List what is loaded.
     ListModels {
         /// Gets the bundles.
@@ -206,6 +217,8 @@ pub struct PrepareCommand {
     pub arrived: Duration,
     /// When its caller stops waiting.
     pub deadline: Option<Duration>,
+    /// The process that called, where the kernel says so.
+    pub caller: Option<Peer>,
 }
 
 /// What a preparation did. Amounts are blocks.

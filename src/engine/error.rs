@@ -70,6 +70,14 @@ pub enum EngineError {
         /// Clients attached.
         clients: usize,
     },
+    /// The process is not attached.
+    #[error("process {pid} is not attached to session `{session}`")]
+    NotAttached {
+        /// The session.
+        session: String,
+        /// The process.
+        pid: u32,
+    },
     /// All places for clients are taken.
     #[error("all {0} client places of the session are taken")]
     TooManyClients(usize),

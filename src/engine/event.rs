@@ -39,6 +39,8 @@ pub enum EventKind {
     Prepared {
         /// The task.
         task: TaskIndex,
+        /// The process that called, where the kernel says so.
+        caller: Option<Peer>,
         /// What its caller was told.
         result: Result<PrepareReport, EngineError>,
     },
@@ -69,6 +71,15 @@ pub enum EventKind {
         session: Arc<str>,
         /// The client.
         peer: Peer,
+    },
+    /// A call has ended a client's attachment.
+    AttachmentEnded {
+        /// The session.
+        session: Arc<str>,
+        /// The client.
+        peer: Peer,
+        /// The process that called, where the kernel says so.
+        caller: Option<Peer>,
     },
     /// A client reads an old generation for too long and was told so.
     Revoked {

@@ -179,7 +179,7 @@ impl Model {
         let (name, outlook) =
             (session.name.clone(), std::mem::replace(&mut session.outlook, fresh));
         session.life.ended = true;
-        session.end_members();
+        session.end_members(|_| true);
         self.serve(cx.now, entry, None);
         self.roster.note(entry, None);
         self.shelf.put(&name, outlook);
@@ -188,9 +188,40 @@ impl Model {
         self.vacate(entry);
     }
 
+    /// Ends the attachments of a process to a session. Its leases are still respected, and its places
+    /// are taken until it closes its connections.
+    pub(super) fn end_attachment(
+        &mut self,
+        cx: &Context<'_>,
+        session: &str,
+        pid: u32,
+        caller: Option<Peer>,
+    ) -> Result<usize, EngineError> {
+        let entry = self.find_session(session)?;
+        let Some(session) = self.session(entry) else { return Err(EngineError::Stopped) };
+        let name = session.name.clone();
+        let ended = session.end_members(|peer| peer.pid == pid);
+        if ended.is_empty() {
+            return Err(EngineError::NotAttached { session: name.to_string(), pid });
+        }
+        session.life.renewed = cx.now;
+        let owner = session.life.owner.map(|(owner, _)| owner);
+        let closes = ended.iter().any(|(member, _)| Some(*member) == owner);
+        let told = ended.iter().map(|(_, peer)| EventKind::AttachmentEnded {
+            session: name.clone(),
+            peer: *peer,
+            caller,
+        });
+        self.events.extend(told);
+        if closes {
+            self.end_session(cx, entry, SessionEnd::Owner);
+        }
+        Ok(ended.len())
+    }
+
     /// Frees the place of a session that has ended, if no client is attached any more.
     fn vacate(&mut self, entry: SessionEntry) {
-        let is_over = |session: &mut Session| session.life.ended && session.clients() == 0;
+        let is_over = |session: &mut Session| session.life.ended && session.is_vacant();
         let place = &mut self.sessions[entry.number() as usize];
         let Some(session) = place.take_if(is_over) else { return };
         for draining in session.draining {
@@ -205,6 +236,7 @@ impl Model {
             let peer = session.leave(member)?;
             session.life.renewed = cx.now;
             let owner = session.life.owner.is_some_and(|(owner, _)| owner == member);
+            let owner = owner && !session.life.ended;
             Some((session.entry, session.name.clone(), peer, owner))
         });
         let Some((entry, session, peer, owner)) = left else { return };

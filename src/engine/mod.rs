@@ -241,6 +241,14 @@ impl Engine {
             }
             Command::Attach { target, peer, reply } => self.attach(now, &target, peer, reply),
             Command::Detach(member) => self.each_model(now, |m, cx| m.detach(cx, member)),
+            Command::EndAttachment { target, pid, caller, reply } => {
+                match self.find(&target.model) {
+                    Ok(model) => self.with_model(now, model, |model, cx| {
+                        let _ = reply.send(model.end_attachment(cx, &target.session, pid, caller));
+                    }),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
             Command::ListModels { reply } => {
                 let _ = reply.send(Ok(self.bundles().cloned().collect()));
             }

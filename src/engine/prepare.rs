@@ -2,7 +2,7 @@
 //! loaded, and for as long as was asked; but a switch that needs their room gets it.
 
 use super::{
-    EngineError, EventKind, PrepareCommand, PrepareReport, Reply,
+    EngineError, EventKind, Peer, PrepareCommand, PrepareReport, Reply,
     model::{Context, Model},
 };
 use crate::units::TaskIndex;
@@ -26,6 +26,7 @@ struct Waiter {
     arrived: Duration,
     hold: Duration,
     reused: usize,
+    caller: Option<Peer>,
 }
 
 impl Model {
@@ -41,8 +42,8 @@ impl Model {
                 let deadline = cx.deadline(command.deadline);
                 let needed = self.bundle().task(task).blocks as usize;
                 let reused = needed - self.residency.missing(task);
-                let PrepareCommand { hold, arrived, .. } = command;
-                let waiter = Waiter { reply, deadline, arrived, hold, reused };
+                let PrepareCommand { hold, arrived, caller, .. } = command;
+                let waiter = Waiter { reply, deadline, arrived, hold, reused, caller };
                 self.preparation(task).waiting.push(waiter);
                 // It changes what may go.
                 self.foresight.stock = None;
@@ -125,7 +126,7 @@ impl Model {
             let is_there = residency.missing(held.task) == 0;
             let over = |waiter: &mut Waiter| is_there || waiter.deadline <= now;
             for waiter in held.waiting.extract_if(.., over) {
-                let Waiter { reply, arrived, hold, reused, .. } = waiter;
+                let Waiter { reply, arrived, hold, reused, caller, .. } = waiter;
                 let block_bytes = bundle.block().bytes();
                 let took = now.saturating_sub(arrived);
                 let report = PrepareReport { block_bytes, needed, reused, took };
@@ -134,7 +135,7 @@ impl Model {
                 }
                 let result = if is_there { Ok(report) } else { Err(EngineError::DeadlineExceeded) };
                 let _ = reply.send(result.clone());
-                events.push(EventKind::Prepared { task: held.task, result });
+                events.push(EventKind::Prepared { task: held.task, caller, result });
             }
             let stays = !held.waiting.is_empty() || held.held_until > now;
             if !stays {
@@ -157,8 +158,9 @@ impl Model {
         for Preparation { task, waiting, .. } in ended {
             self.residency.unpin(task);
             for waiter in waiting {
-                let _ = waiter.reply.send(Err(error.clone()));
-                self.events.push(EventKind::Prepared { task, result: Err(error.clone()) });
+                let Waiter { reply, caller, .. } = waiter;
+                let _ = reply.send(Err(error.clone()));
+                self.events.push(EventKind::Prepared { task, caller, result: Err(error.clone()) });
             }
         }
         any

@@ -55,13 +55,24 @@ struct Member {
     peer: Peer,
     cell: Cell,
     doorbell: Doorbell,
+    /// Its attachment has ended, but its connection has not, and it may read under a lease.
+    ended: bool,
     /// How often the doorbell is to ring.
     rings: u32,
 }
 
 impl Member {
     fn revoke(&mut self, generation: Generation) {
-        self.cell.revoke(generation);
+        // That its attachment has ended stays in its cell.
+        if !self.ended {
+            self.cell.revoke(generation);
+            self.rings += 1;
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.cell.end();
         self.rings += 1;
     }
 
@@ -98,7 +109,7 @@ impl Session {
         }
         let cell = Cell::create().map_err(|_| EngineError::NoClientMemory)?;
         let (doorbell, bell) = Doorbell::create().map_err(|_| EngineError::NoClientMemory)?;
-        self.members.push(Member { id, peer, cell, doorbell, rings: 0 });
+        self.members.push(Member { id, peer, cell, doorbell, ended: false, rings: 0 });
         Ok((&self.members[self.members.len() - 1].cell, bell))
     }
 
@@ -109,9 +120,15 @@ impl Session {
         }
     }
 
-    /// Tells all clients that their attachment has ended. Their leases are still respected.
-    pub(super) fn end_members(&self) {
-        self.members.iter().for_each(|member| member.cell.end());
+    /// Tells these clients that their attachment has ended, and gives those for whom it stood until
+    /// now. Their leases are still respected.
+    pub(super) fn end_members(&mut self, which: impl Fn(&Peer) -> bool) -> Vec<(MemberId, Peer)> {
+        let ends = |member: &&mut Member| !member.ended && which(&member.peer);
+        let ended = self.members.iter_mut().filter(ends).map(|member| {
+            member.end();
+            (member.id, member.peer)
+        });
+        ended.collect()
     }
 
     /// Lets a client go, and tells who it was, if it was one of this session's.
@@ -122,8 +139,14 @@ impl Session {
         Some(gone.peer)
     }
 
+    /// The clients whose attachment stands.
     pub(super) fn clients(&self) -> usize {
-        self.members.len()
+        self.members.iter().filter(|member| !member.ended).count()
+    }
+
+    /// Whether no client is connected any more.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.members.is_empty()
     }
 
     /// Hands the pin of a task that was active to its last readers, if there are any.
@@ -144,7 +167,7 @@ impl Session {
         patience: Duration,
         mut over: impl FnMut(TaskIndex),
     ) -> Vec<EventKind> {
-        let (members, name, ended) = (&mut self.members, &self.name, self.life.ended);
+        let (members, name) = (&mut self.members, &self.name);
         let mut events = Vec::new();
         self.draining.retain_mut(|draining| {
             let generation = draining.old.generation;
@@ -157,10 +180,7 @@ impl Session {
             if !draining.revoked && now.saturating_sub(draining.since) >= patience {
                 draining.revoked = true;
                 for member in readers {
-                    // That its attachment has ended stays in its cell.
-                    if !ended {
-                        member.revoke(generation);
-                    }
+                    member.revoke(generation);
                     let (session, peer, task) = (name.clone(), member.peer, draining.old.task);
                     events.push(EventKind::Revoked { session, peer, generation, task });
                 }

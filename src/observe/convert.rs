@@ -358,11 +358,12 @@ fn event_kind<'a>(bundle: &Bundle, kind: &'a EventKind) -> (&'a str, Kind) {
             let given_up = proto::TaskGivenUp { task: name(*task), generation: generation.0 };
             (session, Kind::GivenUp(given_up))
         }
-        EventKind::Prepared { task, result } => {
+        EventKind::Prepared { task, caller, result } => {
             let reason = result.as_ref().err().map_or("", |error| reason(error).1);
             let result = result.as_ref().ok().map(|report| (*report).into());
-            let task = name(*task);
-            ("", Kind::Prepared(proto::TaskPrepared { task, result, reason: reason.into() }))
+            let (task, caller) = (name(*task), caller.map(Into::into));
+            let reason = reason.into();
+            ("", Kind::Prepared(proto::TaskPrepared { task, result, reason, caller }))
         }
         EventKind::Opened { session, caller } => {
             let caller = caller.map(Into::into);
@@ -382,6 +383,10 @@ fn event_kind<'a>(bundle: &Bundle, kind: &'a EventKind) -> (&'a str, Kind) {
         }
         EventKind::Detached { session, peer: Peer { pid, uid } } => {
             (session, Kind::ClientDetached(proto::ClientDetached { pid: *pid, uid: *uid }))
+        }
+        EventKind::AttachmentEnded { session, peer: Peer { pid, uid }, caller } => {
+            let (pid, uid, caller) = (*pid, *uid, caller.map(Into::into));
+            (session, Kind::AttachmentEnded(proto::AttachmentEnded { pid, uid, caller }))
         }
         EventKind::Revoked { session, peer: Peer { pid, uid }, generation, task } => {
             let (pid, uid, generation, task) = (*pid, *uid, generation.0, name(*task));

@@ -24,6 +24,7 @@ pub fn reason(error: &EngineError) -> (Code, &'static str) {
         E::UnknownModel { .. } => (Code::NotFound, "UNKNOWN_MODEL"),
         E::UnknownSession { .. } => (Code::NotFound, "UNKNOWN_SESSION"),
         E::UnknownTask { .. } => (Code::NotFound, "UNKNOWN_TASK"),
+        E::NotAttached { .. } => (Code::NotFound, "NOT_ATTACHED"),
         E::AmbiguousModel { .. } => (Code::InvalidArgument, "MODEL_NOT_NAMED"),
         E::BadName { .. } => (Code::InvalidArgument, "BAD_NAME"),
         E::RequestIdReused => (Code::InvalidArgument, "REQUEST_ID_REUSED"),

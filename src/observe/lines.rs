@@ -107,6 +107,15 @@ pub(super) fn log(event: &Event) {
         Some(Kind::ClientDetached(proto::ClientDetached { pid, uid })) => {
             line!(info, "client_detached", event, pid = pid, uid = uid,)
         }
+        Some(Kind::AttachmentEnded(proto::AttachmentEnded { pid, uid, caller })) => line!(
+            warn,
+            "attachment_ended",
+            event,
+            pid = pid,
+            uid = uid,
+            caller_pid = caller.map(|caller| caller.pid),
+            caller_uid = caller.map(|caller| caller.uid),
+        ),
         Some(Kind::LeaseRevoked(proto::LeaseRevoked { pid, uid, generation, task })) => line!(
             warn,
             "lease_revoked",
@@ -150,7 +159,9 @@ fn log_switch(event: &Event, switched: &proto::TaskSwitched) {
 }
 
 fn log_prepared(event: &Event, prepared: &proto::TaskPrepared) {
-    let proto::TaskPrepared { task, result, reason } = prepared;
+    let proto::TaskPrepared { task, result, reason, caller } = prepared;
+    let (caller_pid, caller_uid) =
+        (caller.map(|caller| caller.pid), caller.map(|caller| caller.uid));
     match result {
         Some(result) => line!(
             info,
@@ -160,8 +171,12 @@ fn log_prepared(event: &Event, prepared: &proto::TaskPrepared) {
             needed_bytes = bytes(result.needed),
             reused_bytes = bytes(result.reused),
             total_us = result.total_us,
+            caller_pid,
+            caller_uid,
         ),
-        None => line!(warn, "not_prepared", event, task = task, reason = reason,),
+        None => {
+            line!(warn, "not_prepared", event, task = task, reason = reason, caller_pid, caller_uid,)
+        }
     }
 }
 

@@ -22,7 +22,7 @@ impl fmt::Display for Words<'_> {
 }
 
 /// The names of everything that can happen.
-pub const KINDS: [&str; 15] = [
+pub const KINDS: [&str; 16] = [
     "lost",
     "switched",
     "switch_failed",
@@ -38,6 +38,7 @@ pub const KINDS: [&str; 15] = [
     "daemon_changed",
     "config_reloaded",
     "storage_recovered",
+    "attachment_ended",
 ];
 
 /// The stable name of what happened, as in the protocol's `Event`.
@@ -58,6 +59,7 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::StorageRecovered(_) => "storage_recovered",
         Kind::DaemonChanged(_) => "daemon_changed",
         Kind::ConfigReloaded(_) => "config_reloaded",
+        Kind::AttachmentEnded(_) => "attachment_ended",
     }
 }
 
@@ -90,6 +92,13 @@ fn write_kind(to: &mut fmt::Formatter<'_>, kind: &Kind) -> fmt::Result {
         }
         Kind::ClientDetached(client) => {
             write!(to, "process {} of user {} detached", client.pid, client.uid)
+        }
+        Kind::AttachmentEnded(client) => {
+            write!(to, "attachment of process {} of user {} ended", client.pid, client.uid)?;
+            match client.caller {
+                Some(proto::Client { pid, uid }) => write!(to, " by process {pid} of user {uid}"),
+                None => Ok(()),
+            }
         }
         Kind::LeaseRevoked(lease) => {
             let proto::LeaseRevoked { pid, uid, generation, task } = lease;
@@ -178,7 +187,7 @@ fn write_amounts(to: &mut fmt::Formatter<'_>, result: &SwitchTaskResponse) -> fm
 }
 
 fn write_prepared(to: &mut fmt::Formatter<'_>, prepared: &proto::TaskPrepared) -> fmt::Result {
-    let proto::TaskPrepared { task, result, reason } = prepared;
+    let proto::TaskPrepared { task, result, reason, .. } = prepared;
     let Some(result) = result else { return write!(to, "{task} not prepared ({reason})") };
     let bytes = |amount: Option<Amount>| amount.unwrap_or_default().bytes;
     let loaded = bytes(result.needed).saturating_sub(bytes(result.reused));

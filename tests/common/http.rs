@@ -4,8 +4,9 @@
 
 use super::{HANG, daemon::Daemon};
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write as _},
     net::TcpStream,
+    os::unix::net::UnixStream,
     path::Path,
 };
 
@@ -20,7 +21,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) fn read(mut stream: TcpStream) -> Self {
+    pub(crate) fn read(mut stream: impl Read) -> Self {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -30,7 +31,7 @@ impl Answer {
 }
 
 /// The address that a daemon tells in its log.
-fn address(daemon: &Daemon) -> String {
+pub(crate) fn address(daemon: &Daemon) -> String {
     let log = daemon.log();
     let line = log.iter().find(|line| line.contains("metrics are served")).unwrap();
     line.split_once("address=").unwrap().1.trim().to_owned()
@@ -49,6 +50,14 @@ pub(crate) fn send(address: &str, request: &str) -> TcpStream {
     stream.set_read_timeout(Some(HANG)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     stream
+}
+
+/// What a server at a Unix socket answers.
+pub(crate) fn ask_socket(path: &Path, request: &str) -> Answer {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(HANG)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    Answer::read(stream)
 }
 
 pub(crate) fn ask(address: &str, method: &str, path: &str, headers: &str) -> Answer {

@@ -56,7 +56,7 @@ pub(crate) fn in_place(rig: &mut Rig, session: &str, task: &str) -> Answer<Switc
 
 pub(crate) fn prepare(rig: &mut Rig, task: &str, hold: Duration) -> Answer<PrepareReport> {
     let (model, task, arrived) = (String::new(), task.to_owned(), rig.now());
-    let command = PrepareCommand { model, task, hold, arrived, deadline: None };
+    let command = PrepareCommand { model, task, hold, arrived, deadline: None, caller: None };
     rig.ask(|reply| Command::Prepare(command, reply))
 }
 

@@ -5,14 +5,16 @@ use crate::{
     cli::failure::Failure,
     client,
     config::{Peers, PrefetchConfig, Role, StorageConfig},
-    control::{Server, listen_at},
+    control::Server,
     engine::{
         Clock, Command, Engine, Handle, Limits, Model, ModelSpec, Monotonic, Runtime,
         StorageStatus, events, run,
     },
+    files::listen_privately,
     observe::Observed,
     proto::{self, task_service_client::TaskServiceClient},
 };
+use rustix::net::SocketType;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
@@ -117,8 +119,8 @@ fn serve(
         let admission = Admission::new("control", Role::Observe, Peers::default(), limits);
         let server = Server::new(engine.clone(), clock.clone(), observed, admission, false).await;
         let mut server = server.map_err(Failure::failed)?;
-        let socket = listen_at(socket).map_err(Failure::failed)?;
-        server.serve_unix(socket).map_err(Failure::failed)?;
+        let socket = listen_privately(socket, SocketType::STREAM, 128).map_err(Failure::failed)?;
+        server.serve_unix(socket.into()).map_err(Failure::failed)?;
         server.set_serving(true).await;
         // Who does not wait any more has failed.
         let _ = ready.send(Ok(engine));

@@ -32,17 +32,12 @@ use hyper_util::{
 use patience::Patient;
 use places::Places;
 use shared::Shared;
-use std::{
-    io::{self, Write as _},
-    net,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{io, net, os::unix, sync::Arc, thread, time::Duration};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, UnixListener},
     task::yield_now,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 /// Connections at once. Each waits for a second at most where the engine does not answer.
@@ -74,21 +69,37 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Serves a socket that listens already.
-    pub fn start(listener: net::TcpListener, observed: Observed) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+    /// Serves sockets that listen already. Who reaches the Unix socket may look: its file's mode says
+    /// who does.
+    pub fn start(
+        tcp: Option<net::TcpListener>,
+        unix: Option<unix::net::UnixListener>,
+        observed: Observed,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (tcp, unix) = {
+            let _inside = runtime.enter();
+            (tcp.map(watched_tcp).transpose()?, unix.map(watched_unix).transpose()?)
+        };
         let places = Places::new(CONNECTIONS);
         let snapshot = Arc::new(Shared::new(SHARED));
         let served = Served { observed, places: places.clone(), snapshot };
         let work = move || {
-            if let Err(error) = runtime.block_on(accept(listener, served)) {
-                tracing::error!(%error, "metrics are not served any more");
-            }
+            let places = served.places.clone();
+            let routes = routes(served);
+            // A browser, which a page from elsewhere could make ask, does not reach a Unix socket.
+            let checked = routes.clone().layer(middleware::from_fn(host::check));
+            let tcp = async {
+                let Some(tcp) = tcp else { return };
+                accept(async || Ok(tcp.accept().await?.0), &places, &checked).await;
+            };
+            let unix = async {
+                let Some(unix) = unix else { return };
+                accept(async || Ok(unix.accept().await?.0), &places, &routes).await;
+            };
+            runtime.block_on(async { tokio::join!(tcp, unix) });
         };
         thread::Builder::new().name("http".into()).spawn(work)?;
-        tracing::info!(%address, "metrics are served");
         Ok(Self { places })
     }
 
@@ -99,15 +110,32 @@ impl HttpServer {
     }
 }
 
-async fn accept(listener: net::TcpListener, served: Served) -> io::Result<()> {
+fn watched_tcp(listener: net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let places = served.places.clone();
-    let routes = routes(served);
+    tracing::info!(address = %listener.local_addr()?, "metrics are served");
+    Ok(listener)
+}
+
+fn watched_unix(listener: unix::net::UnixListener) -> io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    let path = listener.local_addr()?;
+    let path = path.as_pathname().map(|path| tracing::field::display(path.display()));
+    tracing::info!(path, "metrics are served");
+    UnixListener::from_std(listener)
+}
+
+/// Serves the connections that come, until nobody gets a place any more.
+async fn accept<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    next: impl AsyncFn() -> io::Result<S>,
+    places: &Arc<Places>,
+    routes: &Router,
+) {
     loop {
-        match listener.accept().await {
-            Ok(_) if places.is_closed() => return Ok(()),
-            Ok((stream, _)) => {
-                serve(stream, &places, &routes);
+        match next().await {
+            Ok(_) if places.is_closed() => return,
+            Ok(stream) => {
+                serve(stream, places, routes).await;
                 // What has come on other connections is read first: they are not silent then.
                 yield_now().await;
             }
@@ -120,10 +148,14 @@ async fn accept(listener: net::TcpListener, served: Served) -> io::Result<()> {
 }
 
 /// Serves a connection in a task of its own, or refuses it at once.
-fn serve(stream: TcpStream, places: &Arc<Places>, routes: &Router) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    mut stream: S,
+    places: &Arc<Places>,
+    routes: &Router,
+) {
     let Some((place, ended)) = places.take() else {
         // A new connection has room for so little, and nothing waits for its peer.
-        let _ = stream.into_std().and_then(|mut stream| stream.write_all(FULL));
+        let _ = timeout(Duration::ZERO, stream.write_all(FULL)).await;
         return;
     };
     let place = Arc::new(place);
@@ -150,8 +182,7 @@ fn serve(stream: TcpStream, places: &Arc<Places>, routes: &Router) {
 
 fn routes(served: Served) -> Router {
     let page = page::routes(served.observed.clone());
-    let routes = Router::new().route("/metrics", get(metrics)).with_state(served).merge(page);
-    routes.layer(middleware::from_fn(host::check))
+    Router::new().route("/metrics", get(metrics)).with_state(served).merge(page)
 }
 
 async fn metrics(State(served): State<Served>, headers: HeaderMap) -> impl IntoResponse {

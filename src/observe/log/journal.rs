@@ -34,7 +34,7 @@ const _: () = assert!(
 
 /// What entries of events are found by: `journalctl MESSAGE_ID=…`. What happens to the daemon as a
 /// whole has lines of its own, and is not among them.
-const MESSAGE_IDS: [(&str, &str); 14] = [
+const MESSAGE_IDS: [(&str, &str); 15] = [
     ("lost", "c256a0c02dbb44b499480deab081ba7a"),
     ("switched", "7a7bed0446db404981b3f4e95753b885"),
     ("switch_failed", "6a7708c4b7ed4e57983790a52f8e9c2b"),
@@ -45,6 +45,7 @@ const MESSAGE_IDS: [(&str, &str); 14] = [
     ("session_closed", "545c2b79506f47f284e5b5cc6185f057"),
     ("client_attached", "eca71875375e414082c405afb17f7490"),
     ("client_detached", "4c8582b40de941c59c028bd26c0a02b1"),
+    ("attachment_ended", "d24e445656ca4cd0a0c2832d85ce01f0"),
     ("lease_revoked", "8d470949930e40f591ea2939ec392c7b"),
     ("block_quarantined", "66bf924ba7704e7db74a33cd748d9ec1"),
     ("storage_stalled", "5ce9a703e6a04b0791b55ef53088b53e"),

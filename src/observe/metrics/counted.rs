@@ -59,6 +59,7 @@ pub(super) struct Counted {
     pub(super) sessions_closed: Counter,
     pub(super) attached: Counter,
     pub(super) detached: Counter,
+    pub(super) attachments_ended: Counter,
     pub(super) revoked: Counter,
     pub(super) quarantined: Counter,
     pub(super) stalls: Counter,
@@ -92,6 +93,7 @@ impl Counted {
             sessions_closed: Counter::default(),
             attached: Counter::default(),
             detached: Counter::default(),
+            attachments_ended: Counter::default(),
             revoked: Counter::default(),
             quarantined: Counter::default(),
             stalls: Counter::default(),
@@ -121,6 +123,7 @@ impl Counted {
             EventKind::Closed { .. } => drop(self.sessions_closed.inc()),
             EventKind::Attached { .. } => drop(self.attached.inc()),
             EventKind::Detached { .. } => drop(self.detached.inc()),
+            EventKind::AttachmentEnded { .. } => drop(self.attachments_ended.inc()),
             EventKind::Revoked { .. } => drop(self.revoked.inc()),
             EventKind::Quarantined(_) => drop(self.quarantined.inc()),
             EventKind::Stalled { .. } => drop(self.stalls.inc()),
@@ -295,6 +298,7 @@ mod tests {
             EventKind::Closed { session: name(), end: SessionEnd::Call(None) },
             EventKind::Attached { session: name(), peer },
             EventKind::Detached { session: name(), peer },
+            EventKind::AttachmentEnded { session: name(), peer, caller: None },
             EventKind::Revoked { session: name(), peer, generation, task },
             EventKind::Quarantined(BlockIndex(3)),
             EventKind::Stalled { switches: 7 },
@@ -306,20 +310,21 @@ mod tests {
                 c.sessions_closed.get(),
                 c.attached.get(),
                 c.detached.get(),
+                c.attachments_ended.get(),
                 c.revoked.get(),
                 c.quarantined.get(),
                 c.stalls.get(),
             ]
         };
         for (at, event) in events.iter().enumerate() {
-            let (counted, mut expected) = (Counted::new("m"), [0; 8]);
+            let (counted, mut expected) = (Counted::new("m"), [0; 9]);
             counted.observe(event);
             expected[at] = 1;
             assert_eq!(all(&counted), expected, "{event:?}");
         }
         let counted = Counted::new("m");
-        counted.observe(&EventKind::Prepared { task, result: Ok(done) });
-        counted.observe(&EventKind::Prepared { task, result: Err(failed) });
+        counted.observe(&EventKind::Prepared { task, caller: None, result: Ok(done) });
+        counted.observe(&EventKind::Prepared { task, caller: None, result: Err(failed) });
         assert_eq!(observed(&counted.prepared), (1, 2.0));
         assert_eq!(counts(&counted.preparations_failed)["DEADLINE_EXCEEDED"], 1);
     }

@@ -196,7 +196,9 @@ mod tests {
     fn what_happens_to_the_daemon_as_a_whole_is_counted() {
         let (engine, _) = Runtime::with_storage(&[], |_, _| unreachable!()).unwrap();
         let (metrics, view) = (Metrics::new(), View::new(engine, Arc::new(Monotonic::start()), ""));
-        let reloaded = |error: &str| Kind::ConfigReloaded(ConfigReloaded { error: error.into() });
+        let reloaded = |error: &str| {
+            Kind::ConfigReloaded(ConfigReloaded { error: error.into(), caller: None })
+        };
         let state = DaemonState::Draining.into();
         for kind in [
             Kind::Lost(EventsLost { count: 3 }),

@@ -79,13 +79,14 @@ const KNOWN: [Known; 6] = [
 
 type Event = (Family, fn(&Counted) -> &Counter);
 
-const EVENTS: [Event; 9] = [
+const EVENTS: [Event; 10] = [
     (numbers("switches_in_place", "Switches that gave the old task up first"), |c| &c.in_place),
     (numbers("tasks_given_up", "Tasks that were given up for the next"), |c| &c.given_up),
     (numbers("sessions_opened", "Sessions that were opened"), |c| &c.sessions_opened),
     (numbers("sessions_closed", "Sessions that were closed"), |c| &c.sessions_closed),
     (numbers("clients_attached", "Clients that have attached"), |c| &c.attached),
     (numbers("clients_detached", "Clients that have gone"), |c| &c.detached),
+    (numbers("attachments_ended", "Attachments that calls have ended"), |c| &c.attachments_ended),
     (numbers("leases_revoked", "Leases that lasted too long"), |c| &c.revoked),
     (numbers("blocks_quarantined", "Blocks that were read twice in vain"), |c| &c.quarantined),
     (numbers("storage_stalls", "Times that the device did not answer in time"), |c| &c.stalls),

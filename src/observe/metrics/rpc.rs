@@ -17,12 +17,13 @@ use tonic::Code;
 
 /// The methods that are told apart. What else is called, be there such a method or not, is the last
 /// one, so that callers cannot make up labels.
-const METHODS: [&str; 11] = [
+const METHODS: [&str; 12] = [
     "SwitchTask",
     "HintTasks",
     "PrepareTask",
     "OpenSession",
     "CloseSession",
+    "EndAttachment",
     "ListModels",
     "GetStatus",
     "Check",
@@ -32,7 +33,7 @@ const METHODS: [&str; 11] = [
 ];
 /// How many of them, from the first on, are timed: what is watched lasts as long as its watcher
 /// likes, and so may what is not known here.
-const TIMED: usize = 8;
+const TIMED: usize = 9;
 /// Names of the codes, by number.
 const CODES: [&str; 17] = [
     "OK",

@@ -4,6 +4,7 @@ A check's name begins with the fault that it is about, if it is about one. Each 
 shipped, sockets that wait, and no daemon.
 """
 
+import socket
 import time
 import traceback
 import urllib.request
@@ -178,6 +179,11 @@ def metrics_are_served_on_loopback() -> str:
     names = {line.split("{")[0].split()[0] for line in text.splitlines() if not line.startswith("#")}
     expect(all(name.startswith(("synchromesh_", "process_")) for name in names), f"{sorted(names)[:5]}")
     expect(any(name.startswith("synchromesh_build_info") for name in names), "no build info")
+    with socket.socket(socket.AF_UNIX) as there:
+        there.connect("/run/synchromesh/metrics.sock")
+        there.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        answer = there.makefile("rb").read()
+    expect(answer.startswith(b"HTTP/1.0 200") and b"synchromesh_build_info" in answer, f"at the socket: {answer[:200]}")
     return f"{len(names)} names"
 
 

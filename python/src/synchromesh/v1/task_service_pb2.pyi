@@ -37,6 +37,16 @@ class Amount(_message.Message):
     bytes: int
     def __init__(self, blocks: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
+class AttachmentEnded(_message.Message):
+    __slots__ = ["caller", "pid", "uid"]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    caller: Client
+    pid: int
+    uid: int
+    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., caller: _Optional[_Union[Client, _Mapping]] = ...) -> None: ...
+
 class BlockQuarantined(_message.Message):
     __slots__ = ["block"]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
@@ -96,10 +106,12 @@ class CloseSessionResponse(_message.Message):
     def __init__(self, instance: _Optional[str] = ...) -> None: ...
 
 class ConfigReloaded(_message.Message):
-    __slots__ = ["error"]
+    __slots__ = ["caller", "error"]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    caller: Client
     error: str
-    def __init__(self, error: _Optional[str] = ...) -> None: ...
+    def __init__(self, error: _Optional[str] = ..., caller: _Optional[_Union[Client, _Mapping]] = ...) -> None: ...
 
 class DaemonChanged(_message.Message):
     __slots__ = ["remark", "state", "version"]
@@ -111,8 +123,27 @@ class DaemonChanged(_message.Message):
     version: str
     def __init__(self, state: _Optional[_Union[DaemonState, str]] = ..., version: _Optional[str] = ..., remark: _Optional[str] = ...) -> None: ...
 
+class EndAttachmentRequest(_message.Message):
+    __slots__ = ["model", "pid", "session"]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    pid: int
+    session: str
+    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class EndAttachmentResponse(_message.Message):
+    __slots__ = ["ended", "instance"]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    ended: int
+    instance: str
+    def __init__(self, ended: _Optional[int] = ..., instance: _Optional[str] = ...) -> None: ...
+
 class Event(_message.Message):
-    __slots__ = ["block_quarantined", "client_attached", "client_detached", "config_reloaded", "daemon_changed", "given_up", "lease_revoked", "lost", "model", "prepared", "sequence", "session", "session_closed", "session_opened", "storage_recovered", "storage_stalled", "switch_failed", "switched", "time_us"]
+    __slots__ = ["attachment_ended", "block_quarantined", "client_attached", "client_detached", "config_reloaded", "daemon_changed", "given_up", "lease_revoked", "lost", "model", "prepared", "sequence", "session", "session_closed", "session_opened", "storage_recovered", "storage_stalled", "switch_failed", "switched", "time_us"]
+    ATTACHMENT_ENDED_FIELD_NUMBER: _ClassVar[int]
     BLOCK_QUARANTINED_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ATTACHED_FIELD_NUMBER: _ClassVar[int]
     CLIENT_DETACHED_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +163,7 @@ class Event(_message.Message):
     SWITCHED_FIELD_NUMBER: _ClassVar[int]
     SWITCH_FAILED_FIELD_NUMBER: _ClassVar[int]
     TIME_US_FIELD_NUMBER: _ClassVar[int]
+    attachment_ended: AttachmentEnded
     block_quarantined: BlockQuarantined
     client_attached: ClientAttached
     client_detached: ClientDetached
@@ -151,7 +183,7 @@ class Event(_message.Message):
     switch_failed: SwitchFailed
     switched: TaskSwitched
     time_us: int
-    def __init__(self, sequence: _Optional[int] = ..., time_us: _Optional[int] = ..., model: _Optional[str] = ..., session: _Optional[str] = ..., lost: _Optional[_Union[EventsLost, _Mapping]] = ..., switched: _Optional[_Union[TaskSwitched, _Mapping]] = ..., switch_failed: _Optional[_Union[SwitchFailed, _Mapping]] = ..., given_up: _Optional[_Union[TaskGivenUp, _Mapping]] = ..., prepared: _Optional[_Union[TaskPrepared, _Mapping]] = ..., session_opened: _Optional[_Union[SessionOpened, _Mapping]] = ..., session_closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., client_attached: _Optional[_Union[ClientAttached, _Mapping]] = ..., client_detached: _Optional[_Union[ClientDetached, _Mapping]] = ..., lease_revoked: _Optional[_Union[LeaseRevoked, _Mapping]] = ..., block_quarantined: _Optional[_Union[BlockQuarantined, _Mapping]] = ..., storage_stalled: _Optional[_Union[StorageStalled, _Mapping]] = ..., daemon_changed: _Optional[_Union[DaemonChanged, _Mapping]] = ..., config_reloaded: _Optional[_Union[ConfigReloaded, _Mapping]] = ..., storage_recovered: _Optional[_Union[StorageRecovered, _Mapping]] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., time_us: _Optional[int] = ..., model: _Optional[str] = ..., session: _Optional[str] = ..., lost: _Optional[_Union[EventsLost, _Mapping]] = ..., switched: _Optional[_Union[TaskSwitched, _Mapping]] = ..., switch_failed: _Optional[_Union[SwitchFailed, _Mapping]] = ..., given_up: _Optional[_Union[TaskGivenUp, _Mapping]] = ..., prepared: _Optional[_Union[TaskPrepared, _Mapping]] = ..., session_opened: _Optional[_Union[SessionOpened, _Mapping]] = ..., session_closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., client_attached: _Optional[_Union[ClientAttached, _Mapping]] = ..., client_detached: _Optional[_Union[ClientDetached, _Mapping]] = ..., lease_revoked: _Optional[_Union[LeaseRevoked, _Mapping]] = ..., block_quarantined: _Optional[_Union[BlockQuarantined, _Mapping]] = ..., storage_stalled: _Optional[_Union[StorageStalled, _Mapping]] = ..., daemon_changed: _Optional[_Union[DaemonChanged, _Mapping]] = ..., config_reloaded: _Optional[_Union[ConfigReloaded, _Mapping]] = ..., storage_recovered: _Optional[_Union[StorageRecovered, _Mapping]] = ..., attachment_ended: _Optional[_Union[AttachmentEnded, _Mapping]] = ...) -> None: ...
 
 class EventPosition(_message.Message):
     __slots__ = ["instance", "sequence"]
@@ -607,14 +639,16 @@ class TaskHint(_message.Message):
     def __init__(self, task: _Optional[str] = ..., probability: _Optional[float] = ..., starts_in_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ...) -> None: ...
 
 class TaskPrepared(_message.Message):
-    __slots__ = ["reason", "result", "task"]
+    __slots__ = ["caller", "reason", "result", "task"]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
+    caller: Client
     reason: str
     result: PrepareTaskResponse
     task: str
-    def __init__(self, task: _Optional[str] = ..., result: _Optional[_Union[PrepareTaskResponse, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, task: _Optional[str] = ..., result: _Optional[_Union[PrepareTaskResponse, _Mapping]] = ..., reason: _Optional[str] = ..., caller: _Optional[_Union[Client, _Mapping]] = ...) -> None: ...
 
 class TaskSwitched(_message.Message):
     __slots__ = ["caller", "request_id", "result", "task", "trace_id"]

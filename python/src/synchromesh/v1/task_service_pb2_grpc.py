@@ -40,6 +40,11 @@ class TaskServiceStub(object):
                 request_serializer=synchromesh_dot_v1_dot_task__service__pb2.CloseSessionRequest.SerializeToString,
                 response_deserializer=synchromesh_dot_v1_dot_task__service__pb2.CloseSessionResponse.FromString,
                 )
+        self.EndAttachment = channel.unary_unary(
+                '/synchromesh.v1.TaskService/EndAttachment',
+                request_serializer=synchromesh_dot_v1_dot_task__service__pb2.EndAttachmentRequest.SerializeToString,
+                response_deserializer=synchromesh_dot_v1_dot_task__service__pb2.EndAttachmentResponse.FromString,
+                )
         self.ListModels = channel.unary_unary(
                 '/synchromesh.v1.TaskService/ListModels',
                 request_serializer=synchromesh_dot_v1_dot_task__service__pb2.ListModelsRequest.SerializeToString,
@@ -103,6 +108,15 @@ class TaskServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EndAttachment(self, request, context):
+        """Ends the attachments of a process to a session: it takes no lease any more, and
+        learns that at its next one. What it reads under a lease stays as it is until it
+        lets go of it or exits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models that are loaded, with their tasks.
         """
@@ -155,6 +169,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.CloseSession,
                     request_deserializer=synchromesh_dot_v1_dot_task__service__pb2.CloseSessionRequest.FromString,
                     response_serializer=synchromesh_dot_v1_dot_task__service__pb2.CloseSessionResponse.SerializeToString,
+            ),
+            'EndAttachment': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndAttachment,
+                    request_deserializer=synchromesh_dot_v1_dot_task__service__pb2.EndAttachmentRequest.FromString,
+                    response_serializer=synchromesh_dot_v1_dot_task__service__pb2.EndAttachmentResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -264,6 +283,23 @@ class TaskService(object):
         return grpc.experimental.unary_unary(request, target, '/synchromesh.v1.TaskService/CloseSession',
             synchromesh_dot_v1_dot_task__service__pb2.CloseSessionRequest.SerializeToString,
             synchromesh_dot_v1_dot_task__service__pb2.CloseSessionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def EndAttachment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/synchromesh.v1.TaskService/EndAttachment',
+            synchromesh_dot_v1_dot_task__service__pb2.EndAttachmentRequest.SerializeToString,
+            synchromesh_dot_v1_dot_task__service__pb2.EndAttachmentResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

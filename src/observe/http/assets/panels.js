@@ -110,7 +110,7 @@ export function showForesight({ prefetch: it, pool }) {
 
 // Words for an event, and how grave it is; nothing for what is shown elsewhere.
 export function words(event) {
-  const { lost, given_up, prepared, lease_revoked: revoked, client_attached: came, client_detached: went, daemon_changed: daemon } = event;
+  const { lost, given_up, prepared, lease_revoked: revoked, client_attached: came, client_detached: went, attachment_ended: ended, daemon_changed: daemon } = event;
   const where = event.session ? ` (session ${event.session})` : "";
   if (lost) return ["warn", `${plural(lost.count, "event")} not kept`];
   if (given_up) return ["", `${given_up.task} given up to make room${where}`];
@@ -119,6 +119,7 @@ export function words(event) {
   if (event.session_closed) return ["", `session ${event.session} closed`];
   if (came) return ["", `process ${came.pid} attached${where}`];
   if (went) return ["", `process ${went.pid} gone${where}`];
+  if (ended) return ["warn", `attachment of process ${ended.pid} ended by ${ended.caller ? `process ${ended.caller.pid}` : "a call"}${where}`];
   if (revoked) return ["warn", `lease of process ${revoked.pid} on ${revoked.task} revoked${where}`];
   if (event.block_quarantined) return ["bad", `block ${event.block_quarantined.block} quarantined: it cannot be read as it should be`];
   if (event.storage_stalled) return ["bad", `storage stalled; ${plural(event.storage_stalled.switches, "switch", "switches")} ended`];
