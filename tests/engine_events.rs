@@ -201,7 +201,9 @@ fn s8_a_stall_is_told_once_at_its_begin_and_once_at_its_end() {
     let told = events(&mut rig);
     let begins = |event: &&EventKind| matches!(event, EventKind::Stalled { .. });
     assert_eq!(told.iter().filter(begins).count(), 1, "{told:?}");
+    assert_eq!(rig.status()[0].stalled_for, Some(5 * PATIENCE));
     rig.settle();
+    assert_eq!(rig.status()[0].stalled_for, None);
     let told = events(&mut rig);
     let lasted = |event: &EventKind| match event {
         EventKind::Recovered { stalled } => Some(*stalled),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
@@ -76,6 +77,20 @@ def test_a_session_without_a_task_has_nothing_to_lease(daemon: Daemon, control: 
     while any(s.clients for s in control.status().models[0].sessions if s.session == "bare"):
         assert time.monotonic() < deadline
     control.close_session("bare")
+
+
+def test_an_attachment_that_an_operator_ends_gets_no_other_lease(daemon: Daemon, control: Control) -> None:
+    control.open_session("ended")
+    control.switch_task("city", session="ended")
+    with daemon.attach("ended") as session:
+        with session.lease() as lease:
+            assert control.end_attachment(os.getpid(), session="ended") == 1
+            assert lease.task == "city", "what it reads stays"
+        with pytest.raises(Closed):
+            session.lease()
+        with pytest.raises(Closed):
+            session.wait(timeout=HANG_S)
+    control.close_session("ended")
 
 
 def test_a_poll_sees_a_publication(daemon: Daemon, control: Control) -> None:

@@ -99,6 +99,9 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
             if model.direct_io { "direct I/O" } else { "read through the page cache" },
         );
         text += &storage_line(model.storage.as_ref());
+        if let Some(ms) = model.stalled_ms {
+            text += &format!("the device has not answered for {ms} ms\n");
+        }
         text += &prefetch_line(&model.prefetch.unwrap_or_default());
         let rare = [
             ("blocks cannot be read", model.quarantined_blocks),

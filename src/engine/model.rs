@@ -288,6 +288,7 @@ impl Model {
             mismatched: self.mismatched,
             request_bytes: self.request_bytes,
             direct_io: self.file.direct(),
+            stalled_for: self.reads.stalled_for(now),
             prefetch: self.prefetch_status(),
         }
     }

@@ -87,6 +87,11 @@ impl Reads {
         self.stalls_at(limits).is_some_and(|at| at <= now)
     }
 
+    /// For how long the device has not answered, if it stalls.
+    pub(super) fn stalled_for(&self, now: Duration) -> Option<Duration> {
+        self.stall.as_ref().map(|stall| now.saturating_sub(stall.since))
+    }
+
     /// Notes that those who wait are ended, and says whether a stall begins. `ended` says whether
     /// there were any: without, the next switch is the first probe.
     pub(super) fn break_off(&mut self, now: Duration, ended: bool) -> bool {

@@ -33,6 +33,8 @@ pub struct ModelStatus {
     pub request_bytes: u64,
     /// Whether blocks are read past the page cache.
     pub direct_io: bool,
+    /// For how long the device has not answered, while it stalls.
+    pub stalled_for: Option<Duration>,
     /// What is loaded ahead.
     pub prefetch: PrefetchStatus,
 }

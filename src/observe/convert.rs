@@ -221,6 +221,7 @@ impl From<ModelStatus> for proto::ModelStatus {
             mismatched,
             request_bytes,
             direct_io,
+            stalled_for,
             prefetch,
         } = status;
         Self {
@@ -234,6 +235,7 @@ impl From<ModelStatus> for proto::ModelStatus {
             blocks_read_again: read_again,
             blocks_mismatched: mismatched,
             request_bytes,
+            stalled_ms: stalled_for.map(|time| time.as_millis() as u64),
             // The engine knows nothing of it, or is asked by itself.
             storage: None,
             picture: None,

@@ -78,6 +78,12 @@ class Control:
         request = messages.CloseSessionRequest(session=session, **fields)
         self._call(self._stub.CloseSession, request, timeout)
 
+    def end_attachment(self, pid: int, *, timeout: float | None = None, **fields: Any) -> int:
+        """Ends a process' attachments to a session, and gives how many. Fields: EndAttachmentRequest."""
+        request = messages.EndAttachmentRequest(pid=pid, **fields)
+        response: messages.EndAttachmentResponse = self._call(self._stub.EndAttachment, request, timeout)
+        return response.ended
+
     def list_models(self, *, timeout: float | None = None, **fields: Any) -> list[messages.Model]:
         """The models that are loaded, with their tasks. Fields: ListModelsRequest."""
         request = messages.ListModelsRequest(**fields)

@@ -34,7 +34,7 @@ pub(super) type Label<'a> = (&'static str, &'a str);
 
 type Gauge = (Family, fn(&ModelStatus) -> f64);
 
-const GAUGES: [Gauge; 11] = [
+const GAUGES: [Gauge; 12] = [
     (bytes("pool", "All of the pool, its base included"), |m| {
         (slots(m) * m.pool.slot_bytes + m.pool.base_bytes) as f64
     }),
@@ -47,6 +47,9 @@ const GAUGES: [Gauge; 11] = [
         m.quarantined as f64
     }),
     (numbers("direct_io", "Whether blocks are read past the page cache"), |m| flag(m.direct_io)),
+    (seconds("storage_stalled", "For how long the device has not answered; 0 if it does"), |m| {
+        m.stalled_for.unwrap_or_default().as_secs_f64()
+    }),
     (numbers("prepared_tasks", "Tasks that are being prepared, or held"), |m| {
         m.prefetch.prepared as f64
     }),

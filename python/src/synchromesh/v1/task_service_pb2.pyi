@@ -324,7 +324,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., block_rows: _Optional[int] = ..., block_cols: _Optional[int] = ..., dtype: _Optional[str] = ..., total: _Optional[_Union[Amount, _Mapping]] = ..., base_bytes: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ["blocks_mismatched", "blocks_read_again", "bundle_id", "direct_io", "name", "picture", "pool", "prefetch", "quarantined_blocks", "request_bytes", "sessions", "storage"]
+    __slots__ = ["blocks_mismatched", "blocks_read_again", "bundle_id", "direct_io", "name", "picture", "pool", "prefetch", "quarantined_blocks", "request_bytes", "sessions", "stalled_ms", "storage"]
     BLOCKS_MISMATCHED_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_READ_AGAIN_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -336,6 +336,7 @@ class ModelStatus(_message.Message):
     QUARANTINED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    STALLED_MS_FIELD_NUMBER: _ClassVar[int]
     STORAGE_FIELD_NUMBER: _ClassVar[int]
     blocks_mismatched: int
     blocks_read_again: int
@@ -348,8 +349,9 @@ class ModelStatus(_message.Message):
     quarantined_blocks: int
     request_bytes: int
     sessions: _containers.RepeatedCompositeFieldContainer[SessionStatus]
+    stalled_ms: int
     storage: StorageStatus
-    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., pool: _Optional[_Union[PoolStatus, _Mapping]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., quarantined_blocks: _Optional[int] = ..., direct_io: bool = ..., blocks_read_again: _Optional[int] = ..., blocks_mismatched: _Optional[int] = ..., request_bytes: _Optional[int] = ..., storage: _Optional[_Union[StorageStatus, _Mapping]] = ..., prefetch: _Optional[_Union[PrefetchStatus, _Mapping]] = ..., picture: _Optional[_Union[Picture, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., bundle_id: _Optional[str] = ..., pool: _Optional[_Union[PoolStatus, _Mapping]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., quarantined_blocks: _Optional[int] = ..., direct_io: bool = ..., blocks_read_again: _Optional[int] = ..., blocks_mismatched: _Optional[int] = ..., request_bytes: _Optional[int] = ..., storage: _Optional[_Union[StorageStatus, _Mapping]] = ..., prefetch: _Optional[_Union[PrefetchStatus, _Mapping]] = ..., picture: _Optional[_Union[Picture, _Mapping]] = ..., stalled_ms: _Optional[int] = ...) -> None: ...
 
 class OpenSessionRequest(_message.Message):
     __slots__ = ["model", "owner", "session", "ttl_ms"]
