@@ -22,7 +22,6 @@ pub struct Event {
 
 /// What happened.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "most are switches, which ask for no memory")]
 pub enum EventKind {
     /// A switch that had been begun has ended.
     Switch(SwitchEnd),
