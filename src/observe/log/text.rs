@@ -17,7 +17,8 @@ use tracing_subscriber::{
 };
 
 /// What an event of the engine can be found by.
-const FOUND_BY: [&str; 5] = ["model", "session", "generation", "request_id", "trace_id"];
+const FOUND_BY: [&str; 7] =
+    ["model", "session", "generation", "request_id", "trace_id", "caller_pid", "caller_uid"];
 
 /// Lines as text.
 pub(super) struct Text;
