@@ -78,6 +78,7 @@ check_cpp() {
     for tool in grpc_cpp_plugin protoc c++ pkg-config; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
+    pkg-config --exists grpc++ protobuf 2>/dev/null || missing+=(libraries)
     if ((${#missing[@]})); then
         { apt-get update -q && apt-get install -qy --no-install-recommends \
             g++ libgrpc++-dev libprotobuf-dev pkg-config protobuf-compiler protobuf-compiler-grpc; } >"$work/apt.log" 2>&1 ||
