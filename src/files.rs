@@ -27,6 +27,11 @@ pub fn descriptor_advice(error: &io::Error) -> Option<&'static str> {
     is_short.then_some("raise LimitNOFILE= (ulimit -n)")
 }
 
+/// The same as the end of a sentence; nothing if something else is wrong.
+pub fn more_descriptors(error: &io::Error) -> String {
+    descriptor_advice(error).map(|advice| format!("; {advice}")).unwrap_or_default()
+}
+
 /// A Unix socket that listens at a path where nothing is, and that only its owner can connect to.
 ///
 /// The mode is set before the path exists: Linux gives the path the mode of the socket. A umask would

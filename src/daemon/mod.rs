@@ -29,6 +29,7 @@ use crate::{
         Clock, Command, Engine, EngineError, Estate, Handle, KeptSessions, Learnt, Limits,
         LoadError, Monotonic, RunError, Runtime, events, run,
     },
+    files::more_descriptors,
     observe::{HttpServer, Hub, LogGuard, Observed},
     proto::{DaemonChanged, DaemonState, event::Kind},
 };
@@ -109,7 +110,7 @@ pub enum DaemonError {
     #[error("{0} does not answer: the daemon is not ready")]
     SelfCheck(String),
     /// The system refuses what every program needs.
-    #[error("cannot start: {0}")]
+    #[error("cannot start: {error}{more}", error = .0, more = more_descriptors(.0))]
     System(#[from] io::Error),
 }
 

@@ -5,7 +5,7 @@ use super::{adopt, adopt::Predecessor, model::Model};
 use crate::{
     bundle::{self, BaseTensor, Bundle, OpenError, Subject, checksum},
     device::{MemoryError, Pool, PoolLayout, Roster, SharedIndex, TableWriter},
-    files::descriptor_advice,
+    files::more_descriptors,
     residency::Residency,
     storage::{BlockFile, ReadError},
     units::{BLOCK_ALIGN, align_up},
@@ -139,11 +139,6 @@ impl Model {
         let residency = Residency::new(bundle, table, windows);
         Ok(Self::new(Arc::new(file), index, roster, pool, residency))
     }
-}
-
-/// What helps where a file could not be opened, as the end of a sentence.
-fn more_descriptors(error: &io::Error) -> String {
-    descriptor_advice(error).map(|advice| format!("; {advice}")).unwrap_or_default()
 }
 
 fn same_file(one: &File, other: &File) -> io::Result<bool> {
